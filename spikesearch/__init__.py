@@ -1,0 +1,72 @@
+"""Search for spiking vision transformers that are accurate and spend little energy.
+
+The names below are the public interface. They are loaded when they are first used: importing ``spikesearch`` costs
+nothing, and only what needs torch imports it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from spikesearch.export.timm_hook import register_with_timm
+
+if TYPE_CHECKING:
+    from spikesearch.energy import EnergyModel, EnergyReport
+    from spikesearch.fitness import f_aeb
+    from spikesearch.nn import Spikformer, Supernet
+    from spikesearch.sampler import ESNNSampler
+    from spikesearch.space import Architecture, BlockSpec, SearchSpace
+    from spikesearch.study import create_study, load_study, run_study
+
+try:
+    __version__ = version("spikesearch")
+except PackageNotFoundError:  # a source tree on the path that nobody installed
+    __version__ = "0+unknown"
+
+__all__ = [
+    "Architecture",
+    "BlockSpec",
+    "ESNNSampler",
+    "EnergyModel",
+    "EnergyReport",
+    "SearchSpace",
+    "Spikformer",
+    "Supernet",
+    "__version__",
+    "create_study",
+    "f_aeb",
+    "load_study",
+    "run_study",
+]
+
+_HOMES = {
+    "Architecture": "spikesearch.space",
+    "BlockSpec": "spikesearch.space",
+    "ESNNSampler": "spikesearch.sampler",
+    "EnergyModel": "spikesearch.energy",
+    "EnergyReport": "spikesearch.energy",
+    "SearchSpace": "spikesearch.space",
+    "Spikformer": "spikesearch.nn",
+    "Supernet": "spikesearch.nn",
+    "create_study": "spikesearch.study",
+    "f_aeb": "spikesearch.fitness",
+    "load_study": "spikesearch.study",
+    "run_study": "spikesearch.study",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'spikesearch' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value  # the next access does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+register_with_timm()  # without importing timm

@@ -1,0 +1,148 @@
+"""What the supernet and the plain network share: shapes, time, and the attention product."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from spikesearch.architecture import STEM_DIVISOR
+from spikesearch.errors import DataError, SpaceError
+
+STEM_STAGES = 4
+ATTENTION_SCALE = 0.125  # fixed, as published: a power of two, so that it is exact
+
+
+def stem_widths(embed_dim: int) -> tuple[int, ...]:
+    """Return the channels of the four stem convolutions: 1/8, 1/4, 1/2 and all of the embedding width."""
+    return tuple(embed_dim * part // STEM_DIVISOR for part in (1, 2, 4, 8))
+
+
+def default_pool_stages(image_size: int) -> tuple[int, ...]:
+    """Return the last stem stages, at least one and at most four, whose halving leaves 8 x 8 tokens or fewer.
+
+    Args:
+        image_size: Height and width of the images, in pixels.
+    """
+    poolings, side = 1, pooled_size(image_size, 1)
+    while side > 8 and poolings < STEM_STAGES:
+        poolings, side = poolings + 1, pooled_size(side, 1)
+    return tuple(range(STEM_STAGES - poolings, STEM_STAGES))
+
+
+def pooled_size(image_size: int, poolings: int) -> int:
+    """Return the side that is left after some 3 x 3 poolings of stride 2 and padding 1."""
+    for _ in range(poolings):
+        image_size = (image_size + 1) // 2
+    return image_size
+
+
+def check_pool_stages(pool_stages: tuple[int, ...] | None, image_size: int) -> tuple[int, ...]:
+    """Return the stem stages that end in a pooling, validated and sorted.
+
+    Args:
+        pool_stages: Stages 0 to 3, or ``None`` for :func:`default_pool_stages`.
+        image_size: Height and width of the images, in pixels.
+
+    Raises:
+        SpaceError: If a stage does not exist or is named twice.
+    """
+    if pool_stages is None:
+        return default_pool_stages(image_size)
+    stages = tuple(sorted(pool_stages))
+    if len(set(stages)) != len(stages) or any(stage not in range(STEM_STAGES) for stage in stages):
+        raise SpaceError(f"`pool_stages` must be different stages from 0 to {STEM_STAGES - 1}, but got {pool_stages}.")
+    return stages
+
+
+def time_first(x: Tensor, time_steps: int) -> Tensor:
+    """Bring a batch into the form ``[steps, N, C, H, W]``.
+
+    A static image gives one step, which the stem repeats after its first convolution. Event frames are summed over
+    adjacent frames down to ``time_steps``; none is dropped.
+
+    Args:
+        x: Static images ``[N, C, H, W]`` or event frames ``[N, F, C, H, W]``.
+        time_steps: Number of simulation steps T.
+
+    Raises:
+        DataError: If ``x`` has another number of dimensions, or fewer frames than time steps.
+    """
+    if x.ndim == 4:
+        return x.unsqueeze(0)
+    if x.ndim != 5:
+        raise DataError(f"Images must be [N, C, H, W] or event frames [N, F, C, H, W], but got shape {tuple(x.shape)}.")
+    frames = x.shape[1]
+    if time_steps > frames:
+        raise DataError(
+            f"The architecture has {time_steps} time steps, but the data only {frames} frames; store more frames or "
+            "take the larger `time_steps` out of the space."
+        )
+    bounds = [step * frames // time_steps for step in range(time_steps + 1)]
+    if frames == time_steps:
+        return x.transpose(0, 1)
+    return torch.stack([x[:, start:end].sum(1) for start, end in pairwise(bounds)])
+
+
+def check_images(x: Tensor, in_channels: int, image_size: int) -> None:
+    """Refuse images that the network was not made for.
+
+    Raises:
+        DataError: If channels, height or width differ.
+    """
+    expected = (in_channels, image_size, image_size)
+    if tuple(x.shape[-3:]) != expected:
+        raise DataError(f"Images must end in (C, H, W) = {expected}, but got shape {tuple(x.shape)}.")
+
+
+def images_4d(x_seq: Tensor) -> Tensor:
+    """Merge time and batch of ``[T, N, C, H, W]`` and lay the channels last in memory, a no-op where they are."""
+    return x_seq.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+
+
+def to_tokens(x_seq: Tensor) -> Tensor:
+    """Turn feature maps ``[T, N, C, H, W]`` into contiguous tokens ``[T, N, H * W, C]``."""
+    return x_seq.flatten(3).transpose(2, 3).contiguous()
+
+
+class AttentionProduct(nn.Module):
+    """Spiking self-attention without softmax: ``0.125 * (q @ k.T) @ v`` (Zhou et al., "Spikformer", ICLR 2023, eq. 6).
+
+    A module of its own so that an energy meter can see q, k and v. With spikes every product is a sum of whole numbers,
+    exact in float32, so that the cheaper of the two orders can be taken without changing the result.
+    """
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Return the attention currents.
+
+        Args:
+            q: Query spikes, shape ``[T, N, heads, tokens, channels per head]``.
+            k: Key spikes, same shape.
+            v: Value spikes, same shape.
+
+        Returns:
+            Same shape.
+        """
+        tokens, head_dim = q.shape[-2:]
+        if tokens > head_dim:
+            return q @ (k.transpose(-2, -1) @ v) * ATTENTION_SCALE
+        return (q @ k.transpose(-2, -1)) @ v * ATTENTION_SCALE
+
+
+def split_heads(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Split ``[T, N, tokens, 3 * D]`` into q, k and v, each ``[T, N, heads, tokens, D / heads]``."""
+    steps, batch, tokens, width = qkv.shape
+    q, k, v = qkv.view(steps, batch, tokens, 3, num_heads, width // (3 * num_heads)).permute(3, 0, 1, 4, 2, 5)
+    return q, k, v
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """Turn ``[T, N, heads, tokens, D / heads]`` into contiguous ``[T, N, tokens, D]``."""
+    return x.transpose(2, 3).flatten(3)
+
+
+def classify(x_seq: Tensor, head: nn.Module) -> Tensor:
+    """Average tokens ``[T, N, tokens, D]`` over time and tokens, and classify once: ``[N, classes]``."""
+    logits: Tensor = head(x_seq.mean((0, 2)))
+    return logits

@@ -1,0 +1,154 @@
+"""The stateless LIF against SpikingJelly's, compiled and not."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from spikingjelly.activation_based import surrogate
+from spikingjelly.activation_based.functional import lif_multi_step
+
+from spikesearch.nn import kernel as kernel_module
+from spikesearch.nn import lif as lif_module
+from spikesearch.nn.lif import ElasticLIF, lif, plain_lif
+
+
+@pytest.fixture(params=["compiled", "eager"])
+def engine(request, monkeypatch):
+    if request.param == "eager":
+        monkeypatch.setattr(lif_module, "lif_kernel", lambda: None)
+    elif kernel_module.lif_kernel() is None:
+        pytest.skip("no C compiler here")
+    return request.param
+
+
+def spikingjelly(x: torch.Tensor, tau: float, v_threshold: float) -> torch.Tensor:
+    spikes, _, _ = lif_multi_step(
+        x, torch.zeros_like(x[0]), tau, True, v_threshold, 0.0, surrogate.Sigmoid(alpha=4.0), True
+    )
+    return spikes
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 7])
+@pytest.mark.parametrize("tau", [1.25, 2.0, 10.0])
+@pytest.mark.parametrize("v_threshold", [0.5, 1.4])
+def test_spikes_equal_and_gradients_agree_with_spikingjelly(engine, steps, tau, v_threshold):
+    x = (2 * tau * torch.randn(steps, 3, 5, 700)).requires_grad_()
+    reference = x.detach().clone().requires_grad_()
+    ours, theirs = lif(x, tau=tau, v_threshold=v_threshold), spikingjelly(reference, tau, v_threshold)
+    assert 0 < float(theirs.detach().mean()) < 1
+    assert torch.equal(ours, theirs)
+    upstream = torch.randn_like(ours)
+    ours.backward(upstream)
+    theirs.backward(upstream)
+    torch.testing.assert_close(x.grad, reference.grad, rtol=0, atol=1e-5)
+
+
+def test_gradient_stays_finite_far_from_the_threshold(engine):
+    x = torch.tensor([[-3e4, -50.0, 50.0, 3e4]]).requires_grad_()
+    lif(x, tau=2.0, v_threshold=1.0).sum().backward()
+    assert torch.isfinite(x.grad).all()
+    assert float(x.grad.abs().max()) < 1e-10
+
+
+@given(
+    steps=st.integers(1, 6),
+    shape=st.lists(st.integers(1, 40), min_size=1, max_size=3),
+    tau=st.floats(1.01, 20),
+    v_threshold=st.floats(0.05, 3),
+    seed=st.integers(0, 10_000),
+)
+def test_any_shape_and_gene_equals_spikingjelly(steps, shape, tau, v_threshold, seed):
+    x = 2 * torch.randn(steps, *shape, generator=torch.Generator().manual_seed(seed))
+    assert torch.equal(lif(x, tau=tau, v_threshold=v_threshold), spikingjelly(x, tau, v_threshold))
+
+
+def test_hand_computed_membrane(engine):
+    # tau 2, threshold 1: h = .75; h = .75 + (1.5 - .75) / 2 = 1.125 fires; reset; h = 1 fires (threshold included)
+    x = torch.tensor([1.5, 1.5, 2.0, -4.0])[:, None]
+    assert lif(x, tau=2.0, v_threshold=1.0).flatten().tolist() == [0.0, 1.0, 1.0, 0.0]
+
+
+def test_repeated_step_is_not_copied_and_layout_is_kept(engine):
+    image = torch.randn(1, 2, 8, 6, 6).to(memory_format=torch.channels_last_3d)[0]
+    step = image.contiguous(memory_format=torch.channels_last)
+    repeated = step.unsqueeze(0).expand(4, *step.shape).requires_grad_()
+    spikes = lif(repeated, tau=2.0, v_threshold=0.6)
+    assert torch.equal(spikes, spikingjelly(repeated.detach().clone(), 2.0, 0.6))
+    assert spikes[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_gradient_of_a_transposed_output(engine):
+    x = torch.randn(3, 4, 5).requires_grad_()
+    reference = x.detach().clone().requires_grad_()
+    upstream = torch.randn(5, 4, 3)
+    lif(x, tau=2.0, v_threshold=0.7).permute(2, 1, 0).backward(upstream)
+    spikingjelly(reference, 2.0, 0.7).permute(2, 1, 0).backward(upstream)
+    torch.testing.assert_close(x.grad, reference.grad, rtol=0, atol=1e-5)
+
+
+def test_non_dense_and_half_precision_inputs_take_the_eager_path():
+    wide = torch.randn(3, 4, 10)
+    assert torch.equal(lif(wide[..., ::2], tau=2.0, v_threshold=0.7), spikingjelly(wide[..., ::2], 2.0, 0.7))
+    half = wide.bfloat16()
+    spikes = lif(half, tau=2.0, v_threshold=0.7)
+    assert spikes.dtype == torch.bfloat16
+    assert torch.equal(spikes.float(), spikingjelly(half.float(), 2.0, 0.7))  # the membrane stays float32
+
+
+def test_nothing_is_remembered_between_calls():
+    x = torch.full((2, 3), 0.9)
+    first = lif(x, tau=2.0, v_threshold=0.6)
+    assert torch.equal(first, lif(x, tau=2.0, v_threshold=0.6))
+
+
+@pytest.mark.parametrize(("tau", "v_threshold", "name"), [(1.0, 1.0, "tau"), (2.0, 0.0, "v_threshold")])
+def test_impossible_neurons_are_refused(tau, v_threshold, name):
+    with pytest.raises(ValueError, match=f"`{name}` must be above"):
+        lif(torch.zeros(1, 1), tau=tau, v_threshold=v_threshold)
+
+
+def test_plain_node_has_the_same_dynamics():
+    x = 2 * torch.randn(5, 2, 30)
+    assert torch.equal(plain_lif(0.8, 3.0)(x), lif(x, tau=3.0, v_threshold=0.8))
+
+
+def test_gain_starts_where_every_choice_fires_about_equally():
+    node = ElasticLIF((0.6, 1.4), (1.25, 4.0))
+    currents = torch.randn(1, 20_000)
+    rates = []
+    for v_threshold in node.v_thresholds:
+        for tau in node.taus:
+            assert node.gain(v_threshold, tau).item() == pytest.approx(v_threshold * tau / 2)
+            rates.append(float(node(currents * node.gain(v_threshold, tau), v_threshold, tau).mean()))
+    # one step: h = gain * x / tau reaches the threshold where x >= 2
+    assert rates == pytest.approx([0.0228] * 4, abs=0.004)
+
+
+def test_without_a_compiler_one_line_is_logged(monkeypatch, caplog, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with caplog.at_level(logging.INFO, logger="spikesearch"):
+        assert kernel_module.lif_kernel.__wrapped__() is None
+    assert len(caplog.records) == 1
+    assert "C compiler" in caplog.text
+
+
+def test_kernel_is_built_once_and_kept(monkeypatch, tmp_path):
+    if kernel_module.lif_kernel() is None:
+        pytest.skip("no C compiler here")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert kernel_module.lif_kernel.__wrapped__() is not None
+    (library,) = (tmp_path / "spikesearch").glob("lif-*.so")
+    written = library.stat().st_mtime_ns
+    monkeypatch.setenv("PATH", "")
+    assert kernel_module.lif_kernel.__wrapped__() is not None
+    assert library.stat().st_mtime_ns == written
+
+
+def test_eager_can_be_asked_for(monkeypatch):
+    monkeypatch.setenv("SPIKESEARCH_LIF", "eager")
+    assert kernel_module.lif_kernel.__wrapped__() is None

@@ -1,0 +1,254 @@
+"""Study files: what is read, what is refused, and what the refusal says."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from spikesearch.config import StudyConfig, find_study_file, load_study_file, resolve_path, shipped_study_files
+from spikesearch.errors import ConfigError, ConfigNotFoundError, SpikesearchError
+
+MINIMAL: dict[str, Any] = {
+    "name": "mine",
+    "data": {"kind": "digits"},
+    "space": {
+        "embed_dims": [32, 64],
+        "depths": [1],
+        "num_heads": [2],
+        "mlp_ratios": [2],
+        "v_thresholds": [1.0],
+        "taus": [2.0],
+        "time_steps": [1, 2],
+    },
+    "train": {"epochs": 1},
+    "search": {"n_trials": 3},
+}
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """Return MINIMAL with one (dotted) key set."""
+    content = copy.deepcopy(MINIMAL)
+    section: Any = content
+    *parents, last = path.split(".")
+    for parent in parents:
+        section = section.setdefault(parent, {})
+    section[last] = value
+    return content
+
+
+def test_defaults_are_resolved_and_the_dictionary_is_loss_free() -> None:
+    config = StudyConfig.from_dict(MINIMAL)
+    content = config.to_dict()
+    assert content["train"]["batch_size"] == 128
+    assert content["data"]["splits"] == {
+        "train": 0.6, "search": 0.2, "test": 0.2, "max_train": None, "folds": None, "fold": 0, "seed": None,
+    }  # fmt: skip
+    assert content["schema_version"] == 1
+    assert StudyConfig.from_dict(json.loads(json.dumps(content))) == config
+    assert config.space.search_space().embed_dims == (32, 64)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("train.epoch", 3, "`train` has no key 'epoch'; did you mean 'epochs'?"),
+        ("trian", {}, "there is no key 'trian'; did you mean 'train'?"),
+        ("data.agument", {}, "`data` has no key 'agument'; did you mean 'augment'?"),
+        ("data.augment.shft", 1, "`data.augment` has no key 'shft'; did you mean 'shift'?"),
+        ("data.splits.xyzzy", 1, "`data.splits` has no key 'xyzzy'; known keys are train, search, test"),
+        ("train.epochs", "ten", "`train.epochs` must be a valid integer, but got 'ten'."),
+        ("train.epochs", 0, "`train.epochs` must be greater than or equal to 1, but got 0."),
+        ("train.epochs", True, "`epochs` must be a number, but got True"),
+        ("train.ema_decay", True, "`ema_decay` must be a number, but got True"),
+        ("train.lr", float("nan"), "`train.lr` must be a finite number, but got nan."),
+        ("train.strategy", "sandwhich", "`train.strategy` must be 'sandwich' or 'uniform', but got 'sandwhich'."),
+        ("data.kind", "digit", "but got 'digit'; did you mean 'digits'?"),
+        ("data", {}, "`data.kind` is missing; it must be one of digits, image-folder, idx,"),
+        ("data", 3, "`data` must be a mapping of keys, but got 3."),
+        ("data", {"kind": "idx"}, "`data.path` is missing."),
+        ("data.augment.shift", -1, "`data.augment.shift` must be greater than or equal to 0, but got -1."),
+        ("data.splits.train", 0.9, "`train` and `search` must add up to at most 1, but got 1.1."),
+        ("data.splits.fold", 2, "`fold` must be below `folds`, but got fold 2 of no folds."),
+        ("search", {}, "`search.n_trials` is missing."),
+        ("search", None, "`search` must be a mapping of keys, but got None."),
+        ("space.taus", [0.5], "`taus` must be above 1 (time steps), but got 0.5."),
+        ("space.embed_dims", [33], "`embed_dims` must be a positive multiple of 8"),
+        ("space.num_heads", [3], "`num_heads` must divide every embed_dim, but 3 does not divide 32."),
+        ("space.depths", ["a"], "`space.depths[0]` must be a valid integer, but got 'a'."),
+        ("space.depths", [], "`depths` must have at least one choice"),
+        ("model.pool_stages", [3, 1], "`model.pool_stages` must be ascending without repetition, but got [3, 1]."),
+        ("model.pool_stages", [4], "`model.pool_stages[0]` must be less than or equal to 3, but got 4."),
+        ("constraints.energy", 3, "but got 'energy'; did you mean 'energy_uJ'?"),
+        ("constraints.params", 0, "`constraints.params` must be greater than 0, but got 0."),
+        ("name", "a/b", "`name` must be letters, digits, dots, dashes and underscores, but got 'a/b'."),
+        (
+            "schema_version",
+            2,
+            "`schema_version` 2 is newer than this spikesearch understands (1); upgrade spikesearch.",
+        ),
+        ("storage", 7, "`storage` must be a valid string, but got 7."),
+    ],
+)
+def test_a_wrong_key_or_value_is_named(path: str, value: Any, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        StudyConfig.from_dict(changed(path, value), where="mine.yaml")
+    text = str(caught.value)
+    assert text.startswith("mine.yaml: ")
+    assert message in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"augment": {"auto_augment": "strong"}}, "must be a policy of timm such as 'rand-m9-n1-mstd0.4-inc1'"),
+        (
+            {"augment": {"crop_padding": 2, "crop_scale": [0.5, 1]}},
+            "`crop_padding` and `crop_scale` exclude each other",
+        ),
+        ({"augment": {"crop_scale": [0.9, 0.5]}}, "`crop_scale` must be [smallest, largest], but got [0.9, 0.5]"),
+        ({"augment": {"shift": 1}}, "`data.augment` has no key 'shift'"),
+    ],
+)
+def test_every_kind_has_its_own_keys(data: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=r".*") as caught:
+        StudyConfig.from_dict({**MINIMAL, "data": {"kind": "image-folder", "path": "x", **data}})
+    assert message in str(caught.value)
+
+
+def test_more_time_steps_than_frames_are_refused() -> None:
+    content = {**MINIMAL, "data": {"kind": "events", "path": "x", "frames": 1}}
+    with pytest.raises(ConfigError, match=r"`space.time_steps` must not exceed `data.frames` \(1\), but got 2"):
+        StudyConfig.from_dict(content)
+
+
+def test_a_study_that_is_no_mapping_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"study: a study file must be a mapping of keys, but got \[1, 2\]"):
+        StudyConfig.from_dict([1, 2])  # type: ignore[arg-type]
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(MINIMAL))
+    assert load_study_file(path) == StudyConfig.from_dict(MINIMAL)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: [", "is not valid YAML"),
+        ("name: a\nname: b\n", "the key 'name' is repeated"),
+        ("- 1\n- 2\n", "must be a mapping of keys, but got [1, 2]"),
+        ("", "`name` is missing"),
+        ("name: !!python/object/apply:os.getcwd []\n", "is not valid YAML"),
+    ],
+)
+def test_a_malformed_file_is_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_study_file(path)
+    assert str(path) in str(caught.value)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(ConfigError, match="must be UTF-8 text"):
+        load_study_file(path)
+
+
+def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigNotFoundError, match=r"There is no study file .*nowhere.yaml"):
+        load_study_file(tmp_path / "nowhere.yaml")
+    with pytest.raises(ConfigError, match="is a folder"):
+        load_study_file(tmp_path)
+    assert issubclass(ConfigNotFoundError, FileNotFoundError)
+    assert issubclass(ConfigNotFoundError, SpikesearchError)
+
+
+def test_numbers_without_a_dot_are_numbers(tmp_path: Path) -> None:
+    """PyYAML reads 1e-3 as text; a person means a number."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(MINIMAL).replace("epochs: 1", "epochs: 1\n  lr: 1e-3"))
+    assert load_study_file(path).train.lr == 0.001
+
+
+def test_a_data_path_is_looked_for_beside_the_file_then_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here" / "images").mkdir(parents=True)
+    (tmp_path / "there" / "others").mkdir(parents=True)
+    (tmp_path / "there" / "images").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "there")
+    path = tmp_path / "here" / "mine.yaml"
+
+    def read(data_path: str) -> str:
+        content = {**MINIMAL, "data": {"kind": "image-folder", "path": data_path}}
+        path.write_text(yaml.safe_dump(content))
+        return load_study_file(path).data.path  # type: ignore[union-attr]
+
+    assert read("images") == str(tmp_path / "here" / "images")
+    assert read("others") == str(tmp_path / "there" / "others")
+    assert read("nowhere") == "nowhere"
+    monkeypatch.setenv("MY_IMAGES", str(tmp_path / "here"))
+    assert resolve_path("$MY_IMAGES/images", tmp_path) == tmp_path / "here" / "images"
+    assert resolve_path(None, tmp_path) is None
+
+
+# --- shipped study files ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("study", sorted(shipped_study_files()))
+def test_shipped_study_files_are_valid_and_named_by_their_id(study: str) -> None:
+    config = load_study_file(find_study_file(study))
+    assert config.name == study
+    assert config.space.search_space().size >= 100_000
+    assert StudyConfig.from_dict(config.to_dict()) == config
+
+
+def test_every_full_study_has_a_small_one() -> None:
+    names = set(shipped_study_files()) - {"digits"}
+    full = {name for name in names if not name.endswith("-small")}
+    assert {f"{name}-small" for name in full} == names - full
+    assert {
+        "fashion-mnist",
+        "cifar10",
+        "cifar100",
+        "nmnist",
+        "cifar10-dvs",
+        "dvs128-gesture",
+        "imagenet-folder",
+    } == full
+
+
+def test_an_unknown_study_suggests_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigNotFoundError, match=r"'digitz', neither as a path .*did you mean 'digits'\?"):
+        find_study_file("digitz")
+    (tmp_path / "digits").write_text("")
+    assert find_study_file("digits") == Path("digits")  # a path comes first
+
+
+@pytest.mark.parametrize("text", ["name: 2024-13-45\n", "[" * 3000])
+def test_yaml_that_python_cannot_read_is_a_users_mistake(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_study_file(path)
+
+
+@pytest.mark.parametrize("version", ["2", 2.0, 0, True])
+def test_only_whole_schema_versions_are_accepted(version: object) -> None:
+    with pytest.raises(ConfigError, match="`schema_version` must be a whole number"):
+        StudyConfig.from_dict({"schema_version": version})
