@@ -1,0 +1,294 @@
+"""Event-camera recordings: a generic folder of ``.npz`` files, and the data sets that SpikingJelly knows."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import sys
+import tempfile
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from spikesearch.data.augment import EventAugmenter
+from spikesearch.data.bundle import ArrayStore, Source, Store
+from spikesearch.data.frames import Windows, integrate, read_events
+from spikesearch.data.images import is_part
+from spikesearch.data_config import EventFolderData, SpikingJellyData
+from spikesearch.errors import DataError, DataNotFoundError, StorageError
+from spikesearch.io import atomic_write_json
+
+Files = list[tuple[Path, str, bool]]
+"""File, class name, and whether it is for testing."""
+
+# kind -> module, class, whether it has its own test split
+_SPIKINGJELLY = {
+    "nmnist": ("n_mnist", "NMNIST", True),
+    "cifar10-dvs": ("cifar10_dvs", "CIFAR10DVS", False),
+    "dvs128-gesture": ("dvs128_gesture", "DVS128Gesture", True),
+}
+
+
+@dataclass(frozen=True)
+class RecordingStore:
+    """Recordings that stay on disk; every access integrates.
+
+    One after the other: NumPy parses a file's header with Python's ``ast``, which fails at random when two threads use
+    it at once in some releases of Python 3.11 (gh-106905).
+
+    Args:
+        files: Their ``.npz`` files.
+        windows: How they are cut.
+        sensor: Height and width.
+        downsample: See :func:`spikesearch.data.frames.integrate`.
+    """
+
+    files: tuple[Path, ...]
+    windows: Windows
+    sensor: tuple[int, int]
+    downsample: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See :attr:`spikesearch.data.bundle.Store.shape`."""
+        size = -(-max(self.sensor) // self.downsample)
+        return (self.windows.frames, 2, size, size)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def frames(self, position: int) -> np.ndarray:
+        """Return uint16 [T, 2, S, S]."""
+        path = self.files[position]
+        return integrate(read_events(path), self.windows, self.sensor, downsample=self.downsample, name=str(path))
+
+    def raw(self, positions: np.ndarray) -> torch.Tensor:
+        """See :meth:`spikesearch.data.bundle.Store.raw`."""
+        return torch.from_numpy(np.stack([self.frames(position) for position in positions.tolist()]).astype(np.float32))
+
+    def content_hash(self) -> str:
+        """Return a hash of the files' names and sizes and of how they are cut."""
+        digest = hashlib.sha256(repr((self.windows, self.sensor, self.downsample)).encode())
+        for path in self.files:
+            digest.update(f"{path.parent.name}/{path.name}:{path.stat().st_size}\n".encode())
+        return digest.hexdigest()
+
+
+def load_event_folder(config: EventFolderData) -> Source:
+    """Read a folder of ``.npz`` recordings.
+
+    Raises:
+        DataError: If a recording cannot be used; the message names the file.
+    """
+    files = find_recordings(Path(config.path))
+    return _source(files, config, config.sensor)
+
+
+def load_spikingjelly(config: SpikingJellyData) -> Source:
+    """Read N-MNIST, CIFAR10-DVS or DVS128 Gesture; SpikingJelly unpacks and converts them at the first use.
+
+    Raises:
+        DataNotFoundError: If the files are not there and must not (or cannot) be downloaded.
+        DataError: If SpikingJelly cannot prepare them.
+    """
+    module, name, has_test = _SPIKINGJELLY[config.kind]
+    with _importable_datasets():
+        dataset = getattr(importlib.import_module(f"spikingjelly.datasets.{module}"), name)
+    _check_present(dataset, config)
+    files: Files = []
+    try:
+        for train in (True, False) if has_test else (None,):
+            part = dataset(config.path, **({} if train is None else {"train": train}), data_type="event")
+            files += [(Path(path), part.classes[k], train is False) for path, k in part.samples]
+    except (RuntimeError, NotImplementedError, OSError) as error:
+        raise DataError(f"SpikingJelly cannot prepare {config.kind} in {config.path}: {error}") from None
+    _check_same_classes(Path(config.path), files)
+    height, width = dataset.get_H_W()
+    return _source(files, config, (int(height), int(width)))
+
+
+def find_recordings(path: Path) -> Files:
+    """List the recordings of a folder, class by class.
+
+    Raises:
+        DataError: If there are none, or the classes of the training and test parts differ.
+    """
+    if not path.is_dir():
+        raise DataNotFoundError(f"`data.path` must be a folder of event recordings, but {path} is none.")
+    root = path / "events_np" if (path / "events_np").is_dir() else path
+    parts = [(root, False)]
+    if is_part(root / "train"):
+        parts = [(root / "train", False)]
+        parts += [(root / "test", True)] if (root / "test").is_dir() else []
+    files: Files = []
+    for folder, test in parts:
+        for class_folder in sorted((entry for entry in folder.iterdir() if entry.is_dir()), key=_natural):
+            files += [(file, class_folder.name, test) for file in sorted(class_folder.glob("*.npz"))]
+    if not files:
+        raise DataError(f"{path} holds no .npz recordings in class folders (path/<class>/*.npz).")
+    _check_same_classes(path, files)
+    return files
+
+
+def class_names(files: Files) -> tuple[str, ...]:
+    """Return the classes of some recordings, numbers in their order first."""
+    return tuple(sorted({name for _, name, _ in files}, key=_natural))
+
+
+def infer_sensor(files: Files) -> tuple[int, int]:
+    """Return height and width from the largest coordinates of all recordings, which are made square."""
+
+    def largest(path: Path) -> int:
+        try:
+            events = read_events(path)
+        except DataError:
+            return 0  # said, with the file's name, when it is integrated
+        return int(max(events.x.max(), events.y.max()))
+
+    side = max(largest(path) for path, _, _ in files) + 1
+    return side, side
+
+
+def _source(files: Files, config: EventFolderData | SpikingJellyData, sensor: tuple[int, int] | None) -> Source:
+    sensor = sensor or infer_sensor(files)
+    windows = Windows(config.frames, config.split_by, None if config.frame_ms is None else config.frame_ms * 1000)
+    names = class_names(files)
+    if len(names) < 2:
+        raise DataError(f"{config.path} has the single class {names[0]!r}, but at least two class folders are needed.")
+    skipped: tuple[str, ...] = ()
+    recordings = RecordingStore(tuple(path for path, _, _ in files), windows, sensor, config.downsample)
+    if config.skip_unreadable:
+        broken = {i: problem for i in range(len(files)) if (problem := _problem(recordings, i))}
+        if broken:
+            files = [file for i, file in enumerate(files) if i not in broken]
+            if not files:
+                raise DataError(f"{config.path} holds no recording that can be used: {broken[0]}")
+            skipped = tuple(broken.values())
+            recordings = RecordingStore(tuple(path for path, _, _ in files), windows, sensor, config.downsample)
+    labels = np.array([names.index(name) for _, name, _ in files], dtype=np.int64)
+    test = np.array([is_test for _, _, is_test in files])
+    settings = config.augment
+    return Source(
+        _store(recordings, config),
+        labels,
+        names,
+        defined_test=test if test.any() else None,
+        augment=None if settings is None else lambda _: EventAugmenter(settings),
+        events=True,
+        skipped=skipped,
+    )
+
+
+def _problem(recordings: RecordingStore, position: int) -> str | None:
+    try:
+        recordings.frames(position)
+    except DataError as error:
+        return str(error)
+    return None
+
+
+def _store(recordings: RecordingStore, config: EventFolderData | SpikingJellyData) -> Store:
+    shape = (len(recordings), *recordings.shape)
+    size = 2 * int(np.prod(shape, dtype=np.int64))
+    if size <= config.memory_mb * 2**20:
+        array = np.empty(shape, np.uint16)
+        _fill(array, recordings)
+        return ArrayStore(array)
+    return recordings if config.cache is None else _cached(recordings, Path(config.cache))
+
+
+def _fill(array: np.ndarray, recordings: RecordingStore) -> None:
+    for position in range(len(array)):
+        array[position] = recordings.frames(position)
+
+
+def _cached(recordings: RecordingStore, path: Path) -> ArrayStore:
+    """Return the frames in a memory-mapped file, which is written first where it is missing or of other recordings."""
+    path = path.with_suffix(".npy")
+    facts = path.with_suffix(".json")
+    wanted: dict[str, Any] = {"content": recordings.content_hash(), "shape": [len(recordings), *recordings.shape]}
+    try:
+        known = json.loads(facts.read_text())
+    except (OSError, ValueError):
+        known = None
+    if known != wanted or not path.exists():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            facts.unlink(missing_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            os.close(handle)
+            try:
+                array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint16, shape=tuple(wanted["shape"]))
+                _fill(array, recordings)
+                array.flush()
+                os.replace(temporary, path)
+            finally:
+                Path(temporary).unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(f"Cannot write the frames to `data.cache` {path}: {error.strerror or error}.") from None
+        atomic_write_json(facts, wanted)
+    return ArrayStore(np.load(path, mmap_mode="r"))
+
+
+def _check_same_classes(path: Path, files: Files) -> None:
+    train = {name for _, name, test in files if not test}
+    test = {name for _, name, is_test in files if is_test}
+    if test and train != test:
+        raise DataError(
+            f"The classes of the training and test recordings in {path} differ: only in training "
+            f"{sorted(train - test) or 'none'}, only in test {sorted(test - train) or 'none'}. "
+            "Make the class folders the same."
+        )
+
+
+def _check_present(dataset: Any, config: SpikingJellyData) -> None:
+    root = Path(config.path)
+    marker = root / "events_np.building"
+    if marker.exists():
+        raise DataError(f"{root} was left half prepared. Delete {root / 'events_np'} and {marker}, then try again.")
+    if (root / "events_np").is_dir():
+        return
+    needed = [name for name, _, _ in dataset.resource_url_md5()]
+    missing = [name for name in needed if not (root / "download" / name).is_file()]
+    if not missing or (config.download and dataset.downloadable()):
+        return
+    fetch = ", or run with --download (or `data.download: true`)" if dataset.downloadable() else ""
+    raise DataNotFoundError(
+        f"{root} holds neither events_np/ nor download/{missing[0]}. Put {', '.join(needed)} "
+        f"in {root / 'download'}{fetch}."
+    )
+
+
+def _natural(name: Path | str) -> tuple[int, int, str]:
+    text = name.name if isinstance(name, Path) else name
+    return (0, int(text), "") if text.isdigit() else (1, 0, text)
+
+
+@contextmanager
+def _importable_datasets() -> Iterator[None]:
+    """Let ``spikingjelly.datasets`` be imported where torchaudio is missing or broken.
+
+    That package imports torchaudio for one audio data set. The stand-in is removed again, because other libraries ask
+    whether torchaudio is there.
+    """
+    try:
+        importlib.import_module("torchaudio")
+    except Exception:
+        before = {name for name in sys.modules if name.split(".")[0] == "torchaudio"}
+        for name in before:
+            del sys.modules[name]
+        sys.modules["torchaudio"] = types.ModuleType("torchaudio")
+        try:
+            yield
+        finally:
+            del sys.modules["torchaudio"]
+    else:
+        yield

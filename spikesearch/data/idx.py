@@ -1,0 +1,100 @@
+"""MNIST-like idx files, plain or gzipped (http://yann.lecun.com/exdb/mnist, "file formats")."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from spikesearch.data.augment import image_augmenter
+from spikesearch.data.bundle import ArrayStore, Source
+from spikesearch.data_config import IdxData
+from spikesearch.errors import DataError, DataNotFoundError
+
+_UNSIGNED_BYTE = 8
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """Return the array of an idx file of unsigned bytes.
+
+    Raises:
+        DataError: If the file is not idx, of another type, or shorter or longer than its header says.
+    """
+    try:
+        data = path.read_bytes()
+        if data[:2] == b"\x1f\x8b":
+            data = gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read ({error}). Fetch it again.") from None
+    if len(data) < 4 or data[:2] != b"\0\0" or not 1 <= data[3] <= 4:
+        raise DataError(f"{path} is not an idx file: its first bytes are {data[:4].hex()}.")
+    if data[2] != _UNSIGNED_BYTE:
+        raise DataError(f"{path} must hold unsigned bytes (type 0x08), but got type 0x{data[2]:02x}.")
+    header = 4 + 4 * data[3]
+    shape = tuple(int(side) for side in np.frombuffer(data[:header], ">u4")[1:])
+    size = int(np.prod(shape))
+    if len(data) != header + size:
+        raise DataError(f"{path} should hold {size} bytes ({shape}), but holds {len(data) - header}. Fetch it again.")
+    return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
+
+
+def load_idx(config: IdxData) -> Source:
+    """Read the training files and, if there are any, the test files of a folder.
+
+    Raises:
+        DataNotFoundError: If the training files are not there.
+        DataError: If a file is damaged or images and labels do not belong together.
+    """
+    folder = Path(config.path)
+    parts = [_pair(folder, ("train",), required=True), _pair(folder, ("t10k", "test"), required=False)]
+    images, labels, test = [], [], []
+    for is_test, pair in enumerate(parts):
+        if pair is not None:
+            images.append(pair[0])
+            labels.append(pair[1])
+            test.append(np.full(len(pair[1]), bool(is_test)))
+    if len({part.shape[1:] for part in images}) > 1:
+        raise DataError(f"Training and test images in {folder} differ in size: {[part.shape[1:] for part in images]}.")
+    classes = [set(np.unique(part).tolist()) for part in labels]
+    if classes[0] != classes[-1]:
+        raise DataError(
+            f"The classes of the training and test labels in {folder} differ: {sorted(classes[0] ^ classes[-1])} are "
+            "in one of them only."
+        )
+    values = sorted(classes[0])
+    return Source(
+        ArrayStore(np.concatenate(images)[:, None]),
+        np.searchsorted(values, np.concatenate(labels)).astype(np.int64),
+        tuple(str(value) for value in values),
+        defined_test=np.concatenate(test) if len(test) > 1 else None,
+        augment=None if config.augment is None else image_augmenter(config.augment),
+    )
+
+
+def find_idx(folder: Path, names: tuple[str, ...], what: str) -> Path | None:
+    """Return the file of a folder whose name holds one of ``names``, ``what`` and ``idx``, if there is one."""
+    found = sorted(
+        file
+        for file in folder.iterdir()
+        if file.is_file() and what in file.name and "idx" in file.name and any(name in file.name for name in names)
+    )
+    return found[0] if found else None
+
+
+def _pair(folder: Path, names: tuple[str, ...], *, required: bool) -> tuple[np.ndarray, np.ndarray] | None:
+    if not folder.is_dir():
+        raise DataNotFoundError(f"`data.path` must be a folder of idx files, but {folder} is none.")
+    images_file, labels_file = find_idx(folder, names, "images"), find_idx(folder, names, "labels")
+    if images_file is None and labels_file is None and not required:
+        return None
+    if images_file is None or labels_file is None:
+        missing = f"{names[0]}-{'images-idx3' if images_file is None else 'labels-idx1'}-ubyte"
+        raise DataNotFoundError(f"{folder} holds no {missing} (or {missing}.gz). Put it there or change `data.path`.")
+    images, labels = read_idx(images_file), read_idx(labels_file)
+    if images.ndim != 3:
+        raise DataError(f"{images_file} must hold images in 3 dimensions, but got {images.shape}.")
+    if labels.ndim != 1 or len(labels) != len(images):
+        raise DataError(f"{labels_file} must hold one label per image ({len(images)}), but got {labels.shape}.")
+    return images, labels

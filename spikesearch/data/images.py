@@ -1,0 +1,359 @@
+"""Folders and tar files of images, read through timm's readers.
+
+Small data is decoded once and kept as 8-bit arrays; data above ``memory_mb`` stays on disk and is decoded on demand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tarfile
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from spikesearch.data.augment import image_augmenter
+from spikesearch.data.bundle import ArrayStore, Source, Store
+from spikesearch.data_config import ImageFolderData
+from spikesearch.errors import DataError
+
+TEST_NAMES = ("test", "val", "validation", "valid")
+GREY_MODES = ("1", "L", "LA")
+COLOR_MODES = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr", "HSV", "LAB", "RGBX")
+LARGE_FILE = 20_000  # bytes; decoding smaller ones is mostly Python, which threads only slow down
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One image of a reader: what to open, what to call it, and whether the data set says that it is for testing."""
+
+    reader: Any
+    index: int
+    name: str
+    test: bool
+
+
+class ImageFiles:
+    """All images below a folder or in tar files, with their classes.
+
+    Args:
+        path: See :class:`spikesearch.data_config.ImageFolderData`.
+
+    Raises:
+        DataError: If no image is found, or the classes of the training and test parts differ.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.notes: list[str] = []
+        self.skipped: list[str] = []
+        self.files: list[ImageFile] = []
+        labels: list[int] = []
+        names: dict[bool, list[str]] = {}
+        for part, test in self._parts(path):
+            reader, classes = _open_reader(part)
+            names[test] = classes
+            for i in range(len(reader)):
+                name = reader.filename(i)
+                in_test = test or (part.suffix == ".tar" and _is_test_member(name))
+                shown = str(part / name) if part.is_dir() else f"{part}:{name}"
+                self.files.append(ImageFile(reader, i, shown, in_test))
+            labels += _targets(reader)
+        _check_same_classes(path, names)
+        self.labels = np.asarray(labels, dtype=np.int64)
+        self.class_names = tuple(names[False])
+        sizes = [_file_size(file) for file in self.files[:: max(1, len(self.files) // 100)]]
+        self.workers = min(8, os.cpu_count() or 1) if sum(sizes) > LARGE_FILE * len(sizes) else 1
+        self._lock = Lock()  # a tar file has one position
+
+    @property
+    def defined_test(self) -> np.ndarray | None:
+        """Bool [N], or ``None`` where the data set has no test part."""
+        test = np.array([file.test for file in self.files])
+        return test if test.any() else None
+
+    def open(self, position: int, *, decode: bool = True) -> Image.Image:
+        """Return an image, or only its header's facts; raise :class:`DataError` naming the file."""
+        file = self.files[position]
+        try:
+            with self._lock if file.reader.__class__.__name__ == "ReaderImageInTar" else _NO_LOCK:
+                stream, _ = file.reader[file.index]
+                with stream, Image.open(stream) as image:
+                    if decode:
+                        image.load()
+                    return image
+        except (OSError, ValueError, SyntaxError, tarfile.TarError, Image.DecompressionBombError) as error:
+            raise DataError(
+                f"{file.name} cannot be read as an image ({error}). Repair or remove it, or set "
+                "`data.skip_unreadable: true` to leave such images out."
+            ) from None
+
+    def map(self, function: Callable[[int], Any], positions: Sequence[int]) -> list[Any]:
+        """Apply a function to positions, in several threads where decoding is what takes the time; order is kept."""
+        if len(positions) < 2 or self.workers == 1:
+            return [function(position) for position in positions]
+        with ThreadPoolExecutor(self.workers) as pool:
+            return list(pool.map(function, positions))
+
+    def without(self, positions: Iterable[int]) -> None:
+        """Forget some images."""
+        gone = set(positions)
+        kept = [i for i in range(len(self.files)) if i not in gone]
+        self.files = [self.files[i] for i in kept]
+        self.labels = self.labels[kept]
+
+    def _parts(self, path: Path) -> list[tuple[Path, bool]]:
+        if path.is_file():
+            return [(path, False)]
+        for train in (path / "train", path / "train.tar"):
+            if is_part(train):
+                tests = [path / f"{name}{train.suffix}" for name in TEST_NAMES]
+                tests = [test for test in tests if test.exists()]
+                self.notes += [f"{unused} is not used: {tests[0].name} is the test split." for unused in tests[1:]]
+                return [(train, False), *((test, True) for test in tests[:1])]
+        return [(path, False)]
+
+
+def is_part(path: Path) -> bool:
+    """Whether this is a part of a data set, with classes in it, and not a class that happens to be called so."""
+    return path.is_file() or (
+        path.is_dir() and any(entry.is_dir() or entry.suffix == ".tar" for entry in path.iterdir())
+    )
+
+
+class _NoLock:
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+_NO_LOCK = _NoLock()
+
+
+@dataclass(frozen=True)
+class FileStore:
+    """Images that stay on disk; every access decodes.
+
+    Args:
+        files: Where they are.
+        size: Height and width after resizing the shorter side and cutting the centre.
+        channels: 1 or 3.
+    """
+
+    files: ImageFiles
+    size: int
+    channels: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See :attr:`spikesearch.data.bundle.Store.shape`."""
+        return (self.channels, self.size, self.size)
+
+    def __len__(self) -> int:
+        return len(self.files.files)
+
+    def image(self, position: int) -> Image.Image:
+        """Return the whole image in the right mode, in its own size."""
+        return self.files.open(position).convert("L" if self.channels == 1 else "RGB")
+
+    def raw(self, positions: np.ndarray) -> torch.Tensor:
+        """See :meth:`spikesearch.data.bundle.Store.raw`."""
+        arrays = self.files.map(lambda i: to_array(fit(self.image(i), self.size)), positions.tolist())
+        return torch.from_numpy(np.stack(arrays))
+
+    def content_hash(self) -> str:
+        """Return a hash of names and sizes: reading every byte of a large data set takes too long."""
+        digest = hashlib.sha256()
+        for file in self.files.files:
+            name = file.reader.filename(file.index)
+            digest.update(f"{file.test}/{name}:{_file_size(file)}\n".encode())
+        return digest.hexdigest()
+
+
+def fit(image: Image.Image, size: int) -> Image.Image:
+    """Resize the shorter side to ``size`` (bicubic) and cut the central square."""
+    if image.size == (size, size):
+        return image
+    scale = size / min(image.size)
+    width, height = (max(size, round(side * scale)) for side in image.size)
+    left, top = (width - size) // 2, (height - size) // 2
+    resized = image.resize((width, height), Image.Resampling.BICUBIC)
+    return resized.crop((left, top, left + size, top + size))
+
+
+def to_array(image: Image.Image) -> np.ndarray:
+    """Return uint8 [C, H, W]."""
+    array = np.asarray(image)
+    return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def load_image_folder(config: ImageFolderData) -> Source:
+    """Read a folder or tar file of images.
+
+    Raises:
+        DataError: If an image cannot be read, grey and colour are mixed, or sizes differ and none is asked for.
+    """
+    files = ImageFiles(Path(config.path))
+    facts = inspect(files, config)
+    channels, size = decide(files, facts, config)
+    on_disk = FileStore(files, size, channels)
+    small = len(on_disk) * channels * size**2 <= config.memory_mb * 2**20
+    store: Store = _in_memory(on_disk) if small else on_disk
+    return Source(
+        store,
+        files.labels,
+        files.class_names,
+        defined_test=files.defined_test,
+        augment=None if config.augment is None else image_augmenter(config.augment),
+        notes=tuple(files.notes),
+        skipped=tuple(files.skipped),
+    )
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the headers of images say.
+
+    Args:
+        sizes: (width, height) -> position of the first such image.
+        modes: PIL mode -> position of the first such image.
+    """
+
+    sizes: dict[tuple[int, int], int]
+    modes: dict[str, int]
+
+
+def inspect(files: ImageFiles, config: ImageFolderData) -> Facts | None:
+    """Look at every image if something has to be inferred; leave out unreadable ones if that is asked for."""
+    if config.image_size is not None and config.color != "auto" and not config.skip_unreadable:
+        return None
+
+    def look(position: int) -> tuple[tuple[int, int], str] | DataError:
+        try:
+            image = files.open(position, decode=config.skip_unreadable)
+        except DataError as error:
+            if config.skip_unreadable:
+                return error
+            raise
+        return image.size, image.mode
+
+    looks = files.map(look, range(len(files.files)))
+    broken = {i: str(seen) for i, seen in enumerate(looks) if isinstance(seen, DataError)}
+    if broken:
+        files.skipped += broken.values()
+        looks = [seen for seen in looks if not isinstance(seen, DataError)]
+        files.without(broken)
+    sizes: dict[tuple[int, int], int] = {}
+    modes: dict[str, int] = {}
+    for i, (size, mode) in enumerate(looks):
+        sizes.setdefault(size, i)
+        modes.setdefault(mode, i)
+    return Facts(sizes, modes)
+
+
+def decide(files: ImageFiles, facts: Facts | None, config: ImageFolderData) -> tuple[int, int]:
+    """Return channels and size, from the study file or from the images."""
+    if facts is not None:
+        for mode, position in facts.modes.items():
+            if mode not in GREY_MODES + COLOR_MODES:
+                raise DataError(
+                    f"{files.files[position].name} has pixels of mode {mode!r}, but 8-bit grey or colour images are "
+                    "expected. Convert it."
+                )
+    channels = {"rgb": 3, "grey": 1}.get(config.color)
+    if channels is None:
+        assert facts is not None
+        grey = [position for mode, position in facts.modes.items() if mode in GREY_MODES]
+        color = [position for mode, position in facts.modes.items() if mode not in GREY_MODES]
+        if grey and color:
+            raise DataError(
+                f"Grey and colour images are mixed: {files.files[min(grey)].name} is grey, "
+                f"{files.files[min(color)].name} is colour. Set `data.color` to rgb or grey to convert them."
+            )
+        channels = 1 if grey else 3
+    if config.image_size is not None:
+        return channels, config.image_size
+    assert facts is not None
+    (width, height), first = next(iter(facts.sizes.items()))
+    if len(facts.sizes) > 1:
+        other, second = list(facts.sizes.items())[1]
+        raise DataError(
+            f"Images have different sizes: {files.files[first].name} is {width}x{height}, {files.files[second].name} "
+            f"is {other[0]}x{other[1]}. Set `data.image_size` to resize them."
+        )
+    if width != height:
+        raise DataError(
+            f"{files.files[first].name} is {width}x{height} pixels, but square images are needed. Set "
+            "`data.image_size` to resize and cut them."
+        )
+    return channels, width
+
+
+def _in_memory(store: FileStore) -> ArrayStore:
+    array = np.empty((len(store), *store.shape), np.uint8)
+
+    def decode(position: int) -> None:
+        array[position] = to_array(fit(store.image(position), store.size))
+
+    store.files.map(decode, range(len(array)))
+    return ArrayStore(array)
+
+
+def _open_reader(path: Path) -> tuple[Any, list[str]]:
+    from timm.data.readers.reader_image_folder import ReaderImageFolder
+    from timm.data.readers.reader_image_in_tar import ReaderImageInTar
+
+    if path.is_file() and path.suffix != ".tar":
+        raise DataError(f"{path} must be a folder or an uncompressed .tar file. Unpack it and give the folder.")
+    tars = path.is_file() or (any(path.glob("*.tar")) and not any(entry.is_dir() for entry in path.iterdir()))
+    try:
+        if tars:
+            # no tarinfo cache: it would be a pickle written into the user's folder
+            reader: Any = ReaderImageInTar(str(path), cache_tarinfo=False)
+            classes = reader.class_name_to_idx
+        else:
+            reader = ReaderImageFolder(str(path))
+            classes = reader.class_to_idx
+    except (RuntimeError, AssertionError, ValueError, OSError, tarfile.TarError) as error:
+        raise DataError(
+            f"{path} holds no images that can be used ({str(error).splitlines()[0]}). Put them in one "
+            "sub-folder per class."
+        ) from None
+    names = sorted(classes, key=classes.__getitem__)
+    if "" in names:
+        raise DataError(f"{path} holds images outside of class folders. Put every image in its class's sub-folder.")
+    if len(names) < 2:
+        raise DataError(f"{path} has the single class {names[0]!r}, but at least two class folders are needed.")
+    return reader, names
+
+
+def _targets(reader: Any) -> list[int]:
+    return [int(k) for k in reader.targets] if hasattr(reader, "targets") else [int(k) for _, k in reader.samples]
+
+
+def _is_test_member(name: str) -> bool:
+    return any(part in TEST_NAMES for part in name.split("/")[:-2])
+
+
+def _check_same_classes(path: Path, names: dict[bool, list[str]]) -> None:
+    if len(names) < 2 or names[False] == names[True]:
+        return
+    only_train = sorted(set(names[False]) - set(names[True]))
+    only_test = sorted(set(names[True]) - set(names[False]))
+    raise DataError(
+        f"The classes of the training and test images in {path} differ: only in training {only_train or 'none'}, only "
+        f"in test {only_test or 'none'}. Make the class folders the same."
+    )
+
+
+def _file_size(file: ImageFile) -> int:
+    if hasattr(file.reader, "targets"):
+        return int(file.reader.samples[file.index][0].size)
+    return Path(file.reader.samples[file.index][0]).stat().st_size

@@ -1,0 +1,240 @@
+"""Scores of subnets with inherited weights: accuracy up, energy down, no training."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from spikesearch.energy import Activity, EnergyModel, EnergyReport, measure_activity
+from spikesearch.fitness import dead_below
+from spikesearch.nn import ChannelStats, Spikformer, Stage, Supernet
+from spikesearch.scoring.cache import Node, PrefixCache
+from spikesearch.scoring.calibration import calibration_indices
+from spikesearch.scoring.packing import Packed, pack, unpack_sum
+from spikesearch.space import Architecture
+
+if TYPE_CHECKING:
+    from spikesearch.config import ScoringConfig
+    from spikesearch.data import DataBundle, Split
+
+SplitName = Literal["search", "test"]
+_KEEP_BYTES = 1 << 30  # splits up to this size are kept in memory instead of being read for every trial
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a trial is judged by.
+
+    Args:
+        accuracy: On the split, as a fraction.
+        energy_uJ: Per sample in microjoules, under the convention of the scorer.
+        params: Learnable values of the extracted network.
+        macs: Multiply-accumulates per sample.
+        acs: Accumulates per sample.
+        mean_firing_rate: Spikes per neuron and time step.
+        n_images: Size of the split.
+        dead: Whether the accuracy is hardly better than guessing (:func:`~spikesearch.fitness.dead_below`).
+    """
+
+    accuracy: float
+    energy_uJ: float  # noqa: N815 - the unit
+    params: int
+    macs: float
+    acs: float
+    mean_firing_rate: float
+    n_images: int
+    dead: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return asdict(self)
+
+
+@dataclass
+class Work:
+    """Multiplications on the images that were scored, dense and head excluded, over all scores of a scorer.
+
+    Args:
+        done: Computed.
+        needed: Of a scorer that computes every stage of every architecture.
+    """
+
+    done: float = 0.0
+    needed: float = 0.0
+
+
+class Scorer:
+    """Scores architectures of one supernet on one data set.
+
+    A score depends on the architecture alone: batch-norm statistics are calibrated on a fixed list of un-augmented
+    training images, neurons start at rest, and the network runs in evaluation mode. Another batch size may move an
+    accuracy by floating-point ties only.
+
+    What an architecture has in common with earlier ones, its first stages, is kept in memory and not computed again;
+    the score is the same bit for bit. ``work`` tells how much that saved.
+
+    Args:
+        supernet: Trained; moved to ``device``.
+        data: Calibration images come from its training split.
+        config: Batch size, number of calibration images, energy convention and constants, memory of the cache.
+        device: Where to compute.
+    """
+
+    def __init__(
+        self, supernet: Supernet, data: DataBundle, config: ScoringConfig, *, device: str | torch.device = "cpu"
+    ) -> None:
+        self.device = torch.device(device)
+        self.supernet = supernet.to(self.device).eval()
+        self.data = data
+        self.config = config
+        self.energy_model = EnergyModel(config.convention, mac_pj=config.mac_pj, ac_pj=config.ac_pj)
+        chosen = calibration_indices(data.train.labels.numpy(), config.calibration_images)
+        self._calibration = data.train.images(chosen).to(self.device)
+        self._kept: dict[str, Tensor] = {}
+        self.cache = PrefixCache(config.cache_mb << 20)
+        self.work = Work()
+
+    def score(self, arch: Architecture, split: SplitName = "search") -> Score:
+        """Score an architecture with inherited weights.
+
+        Args:
+            arch: An architecture of the supernet's space.
+            split: ``search`` for trials; ``test`` for the final report only.
+
+        Raises:
+            SpaceError: If ``arch`` is not in the space.
+        """
+        accuracy, report = self.evaluate(arch, split)
+        return Score(
+            accuracy=accuracy,
+            energy_uJ=report.total_uJ,
+            params=self.count_parameters(arch),
+            macs=report.macs,
+            acs=report.acs,
+            mean_firing_rate=report.mean_firing_rate,
+            n_images=report.n_images,
+            dead=accuracy < dead_below(self.data.num_classes),
+        )
+
+    @torch.no_grad()
+    def evaluate(self, arch: Architecture, split: SplitName = "search") -> tuple[float, EnergyReport]:
+        """Return accuracy (fraction) and energy report of an architecture with inherited weights."""
+        stages = self.supernet.stages(arch)
+        if split == "search" and self.cache.limit:
+            run = _Run(arch, stages, self.cache.find([stage.genes for stage in stages]), keep=True)
+        else:  # the test split is scored once: nothing to share
+            run = _Run(arch, stages)
+        self._calibrate(run)
+        images: Split = getattr(self.data, split)
+        correct = 0
+        with self.supernet.subnet(arch, run.stats), measure_activity(self.supernet) as new:
+            for number, start in enumerate(range(0, len(images), self.config.batch_size)):
+                positions = range(start, min(start + self.config.batch_size, len(images)))
+                logits = self._logits(run, number, split, positions)
+                labels = images.labels[start : positions.stop].to(self.device)
+                correct += int((logits.argmax(-1) == labels).sum())
+        new.n_images, new.time_steps, new.static = len(images), arch.time_steps, self.data.frames is None
+        whole = Activity()
+        for part in (*(node.activity for node in run.path), new):
+            whole.add_part(part)
+        if run.keep:
+            self.cache.add(run.genes, list(run.nodes(new)))
+        self._count_work(run, whole)
+        return correct / len(images), self.energy_model.price(whole)
+
+    def calibrate(self, arch: Architecture) -> dict[str, ChannelStats]:
+        """Return the batch-norm statistics that :meth:`score` uses."""
+        stages = self.supernet.stages(arch)
+        run = _Run(arch, stages, self.cache.find([stage.genes for stage in stages]))
+        self._calibrate(run)
+        return run.stats
+
+    def extract(self, arch: Architecture) -> Spikformer:
+        """Return the plain network that :meth:`score` judges, on the scorer's device, in evaluation mode."""
+        return self.supernet.extract(arch, self.calibrate(arch))
+
+    def count_parameters(self, arch: Architecture) -> int:
+        """Return the learnable values of the extracted network, without building it."""
+        return self.supernet.count_parameters(arch)
+
+    @torch.no_grad()
+    def _calibrate(self, run: _Run) -> None:
+        """Complete the statistics of a run, and keep what its unknown stages do on the calibration images."""
+        for node in run.path:
+            run.stats.update(node.stats)
+        if not run.unknown:
+            return
+        x = unpack_sum([node.calibration for node in run.path], self.device) if run.path else self._calibration
+        with self.supernet.calibrating(run.arch) as stats:
+            for stage in run.unknown:
+                x, out = stage.advance(x)
+                if run.keep:
+                    run.calibration.append(pack(out))
+        run.stats.update(stats)
+
+    def _logits(self, run: _Run, number: int, split: SplitName, positions: range) -> Tensor:
+        """Classify a batch, and keep what the unknown stages do on it."""
+        if run.path:
+            x = unpack_sum([node.batches[number] for node in run.path], self.device)
+        else:
+            x = self._images(split, positions)
+        for stage, outputs in zip(run.unknown, run.batches, strict=True):
+            x, out = stage.advance(x)
+            if run.keep:
+                outputs.append(pack(out))
+        return self.supernet.classify(x)
+
+    def _count_work(self, run: _Run, whole: Activity) -> None:
+        needed = [whole.part(stage.name).dense_ops for stage in run.stages]
+        self.work.needed += sum(needed)
+        self.work.done += sum(needed[len(run.path) :])
+
+    def _images(self, split: str, positions: range) -> Tensor:
+        if split not in self._kept:
+            source: Split = getattr(self.data, split)
+            batch = source.images(positions)
+            if batch[0].nbytes * len(source) > _KEEP_BYTES:
+                return batch.to(self.device)
+            self._kept[split] = source.images(range(len(source))).to(self.device)
+        return self._kept[split][positions.start : positions.stop]
+
+
+@dataclass
+class _Run:
+    """One architecture on its way through the stages that are not known yet.
+
+    Args:
+        arch: The architecture.
+        stages: All its stages.
+        path: What is known of the first ones.
+        keep: Whether the outputs of the others are packed, to be known to later architectures.
+    """
+
+    arch: Architecture
+    stages: Sequence[Stage]
+    path: Sequence[Node] = ()
+    keep: bool = False
+    stats: dict[str, ChannelStats] = field(default_factory=dict)
+    calibration: list[Packed] = field(default_factory=list)
+    batches: list[list[Packed]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.batches = [[] for _ in self.unknown]
+
+    @property
+    def genes(self) -> list[Hashable]:
+        return [stage.genes for stage in self.stages]
+
+    @property
+    def unknown(self) -> Sequence[Stage]:
+        return self.stages[len(self.path) :]
+
+    def nodes(self, activity: Activity) -> Iterator[Node]:
+        """Yield what has become known, in the order of the stages."""
+        for stage, calibration, batches in zip(self.unknown, self.calibration, self.batches, strict=True):
+            stats = {name: one for name, one in self.stats.items() if name.startswith(f"{stage.name}.")}
+            yield Node(stats, activity.part(stage.name), calibration, tuple(batches))

@@ -1,0 +1,150 @@
+"""Training one plain network: from inherited weights, or from scratch."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from spikingjelly.activation_based.neuron import LIFNode
+from torch import Tensor, nn
+
+from spikesearch.nn import Spikformer
+from spikesearch.nn.lif import lif
+from spikesearch.train.checkpoint import CheckpointFolder, weights_hash
+from spikesearch.train.loop import EpochCallback, Trainer
+from spikesearch.train.strategies import SingleStrategy
+
+if TYPE_CHECKING:
+    from spikesearch.config import TrainConfig
+    from spikesearch.data import DataBundle
+
+Source = Literal["inherited", "scratch"]
+# Keys of a recipe that only a supernet has a use for.
+SUPERNET_KEYS = frozenset({"strategy", "random_subnets", "distillation"})
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """A network that has been trained to the end.
+
+    Args:
+        net: With the final weights (their average, if the recipe has one), in evaluation mode, on the device. Its
+            batch-norm statistics are the running ones of the training.
+        identity: What was trained.
+        history: One entry per epoch.
+        checkpoints: To be deleted when the network is safe.
+    """
+
+    net: Spikformer
+    identity: dict[str, Any]
+    history: list[dict[str, float]]
+    checkpoints: CheckpointFolder
+
+
+def train_network(
+    net: Spikformer,
+    data: DataBundle,
+    config: TrainConfig,
+    *,
+    seed: int,
+    folder: Path,
+    title: str = "Network",
+    device: str | torch.device = "cpu",
+    progress: bool = True,
+    on_epoch: EpochCallback | None = None,
+) -> Retrained:
+    """Train a plain network, or go on where an earlier call was stopped.
+
+    Args:
+        net: The network to begin with; not changed.
+        data: Its training split is used.
+        config: The recipe; ``strategy``, ``random_subnets`` and ``distillation`` say nothing about one network.
+        seed: Of the order of the images and of everything else that is random.
+        folder: Where checkpoints are kept until the caller deletes them.
+        title: Shown beside the progress bar.
+        device: Where to train.
+        progress: Whether to show a progress bar.
+        on_epoch: See :meth:`Trainer.run`.
+
+    Raises:
+        CheckpointError: If ``folder`` holds a corrupt checkpoint, or that of another training.
+        TrainingError: If the loss is no longer finite.
+    """
+    identity = {
+        "architecture": net.arch.to_dict(),
+        **_settings(net),
+        "data": data.fingerprint,
+        "start": weights_hash(net),
+    }
+    trainer = Trainer(
+        fast_copy(net),
+        SingleStrategy(),
+        data.train,
+        config,
+        num_classes=data.num_classes,
+        seed=seed,
+        identity=identity,
+        folder=folder,
+        device=device,
+    )
+    history = trainer.run(title=title, progress=progress, on_epoch=on_epoch)
+    return Retrained(plain_copy(net, trainer.final), trainer.identity, history, trainer.checkpoints)
+
+
+def fresh_network(like: Spikformer, seed: int) -> Spikformer:
+    """Return a network of the same architecture and shape whose weights depend on ``seed`` alone.
+
+    Its batch-norms start at the gain ``v_threshold * tau / 2`` at which its neurons fire.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Spikformer(like.arch, **_settings(like))
+
+
+def fast_copy(net: Spikformer) -> Spikformer:
+    """Return a copy with stateless neurons: same parameters, names and function, faster to train.
+
+    SpikingJelly's neurons are built for every kind of simulation; a training step of a small network on a CPU takes
+    about 1.4 times as long with them.
+    """
+    twin = copy.deepcopy(net)
+    for module in list(twin.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, LIFNode):
+                setattr(module, name, _StatelessLIF(child.v_threshold, child.tau))
+    return twin
+
+
+def plain_copy(net: Spikformer, trained: nn.Module) -> Spikformer:
+    """Return ``net`` with the weights of its trained :func:`fast_copy`, on that one's device, in evaluation mode."""
+    result = copy.deepcopy(net).to(next(trained.parameters()).device)
+    result.load_state_dict(trained.state_dict())
+    return result.eval()
+
+
+class _StatelessLIF(nn.Module):
+    """:func:`spikesearch.nn.lif.lif` as a module without parameters."""
+
+    def __init__(self, v_threshold: float, tau: float) -> None:
+        super().__init__()
+        self.v_threshold = v_threshold
+        self.tau = tau
+
+    def forward(self, x_seq: Tensor) -> Tensor:
+        return lif(x_seq, tau=self.tau, v_threshold=self.v_threshold)
+
+
+def applicable_recipe(config: TrainConfig) -> Mapping[str, Any]:
+    """Return the keys of a recipe that decide the weights of one network and differ from their default."""
+    return config.model_dump(mode="json", exclude_defaults=True, exclude={*SUPERNET_KEYS, "checkpoint_every_epochs"})
+
+
+def _settings(net: Spikformer) -> dict[str, Any]:
+    # every keyword-only argument of a Spikformer is kept as an attribute of the same name
+    parameters = inspect.signature(Spikformer).parameters.values()
+    return {each.name: getattr(net, each.name) for each in parameters if each.kind is each.KEYWORD_ONLY}

@@ -1,0 +1,125 @@
+"""What one training step of a supernet does: which subnets it trains, on which targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spikesearch.nn import Supernet
+from spikesearch.space import Architecture, SearchSpace
+
+_DEPTH, _GENES = 3, 4  # streams of random numbers, apart from those of the training loop
+
+LossFunction = Callable[[Tensor], Tensor]
+"""Maps logits to the loss against the targets of the batch."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step reports: the loss and the logits ``[N, classes]`` of its first network, detached."""
+
+    loss: float
+    logits: Tensor
+
+
+class Strategy(Protocol):
+    """Runs forward and backward passes for one batch; the caller steps the optimiser."""
+
+    def __call__(self, model: nn.Module, images: Tensor, loss: LossFunction, *, epoch: int, step: int) -> StepResult:
+        """Leave gradients in ``model``; randomness depends on (seed, epoch, step) only."""
+
+
+class ArchitectureDeck:
+    """Draws architectures: the depth from a shuffled deck, so that all are trained equally often, then gene by gene.
+
+    Args:
+        space: The search space.
+        seed: Every draw depends on (seed, epoch, index) only.
+    """
+
+    def __init__(self, space: SearchSpace, seed: int) -> None:
+        self.space = space
+        self.seed = seed
+
+    def draw(self, epoch: int, index: int) -> Architecture:
+        """Return the architecture number ``index`` of an epoch."""
+        deck, card = divmod(index, len(self.space.depths))
+        depths = np.random.default_rng([_DEPTH, self.seed, epoch, deck]).permutation(self.space.depths)
+        return self.space.sample_depth(np.random.default_rng([_GENES, self.seed, epoch, index]), int(depths[card]))
+
+
+class SingleStrategy:
+    """One plain network: an ordinary step."""
+
+    def __call__(self, model: nn.Module, images: Tensor, loss: LossFunction, *, epoch: int, step: int) -> StepResult:
+        """See :class:`Strategy`."""
+        return _train(model, images, loss)
+
+
+class UniformStrategy:
+    """One random subnet per step (single-path one-shot; Guo et al., ECCV 2020)."""
+
+    def __init__(self, space: SearchSpace, *, seed: int) -> None:
+        self.deck = ArchitectureDeck(space, seed)
+
+    def __call__(self, model: nn.Module, images: Tensor, loss: LossFunction, *, epoch: int, step: int) -> StepResult:
+        """See :class:`Strategy`."""
+        with _supernet(model).subnet(self.deck.draw(epoch, step)):
+            return _train(model, images, loss)
+
+
+class SandwichStrategy:
+    """The largest, the smallest and some random subnets per step (Yu et al., "BigNAS", ECCV 2020).
+
+    The step's gradient is the mean over these subnets.
+
+    Args:
+        space: The search space.
+        seed: Seed of the random subnets.
+        random_subnets: How many of them.
+        distillation: Train all but the largest on the largest's detached, time-averaged predictions instead of the
+            labels.
+    """
+
+    def __init__(self, space: SearchSpace, *, seed: int, random_subnets: int = 2, distillation: bool = False) -> None:
+        self.deck = ArchitectureDeck(space, seed)
+        self.random_subnets = random_subnets
+        self.distillation = distillation
+
+    def __call__(self, model: nn.Module, images: Tensor, loss: LossFunction, *, epoch: int, step: int) -> StepResult:
+        """See :class:`Strategy`."""
+        supernet = _supernet(model)
+        space = self.deck.space
+        others = [space.smallest] if space.smallest != space.largest else []
+        first = step * self.random_subnets
+        others += [self.deck.draw(epoch, first + i) for i in range(self.random_subnets)]
+        share = 1 / (1 + len(others))
+        with supernet.subnet(space.largest):
+            result = _train(model, images, loss, share)
+        if self.distillation:
+            teacher = result.logits.softmax(-1)
+            target: LossFunction = lambda logits: F.cross_entropy(logits, teacher)  # noqa: E731
+        else:
+            target = loss
+        for arch in others:
+            with supernet.subnet(arch):
+                _train(model, images, target, share)
+        return result
+
+
+def _train(model: nn.Module, images: Tensor, loss: LossFunction, share: float = 1.0) -> StepResult:
+    logits = model(images)
+    value = loss(logits)
+    (value * share).backward()
+    return StepResult(float(value.detach()), logits.detach())
+
+
+def _supernet(model: nn.Module) -> Supernet:
+    if not isinstance(model, Supernet):
+        raise TypeError(f"This strategy trains a Supernet, but got {type(model).__name__}.")
+    return model

@@ -1,0 +1,163 @@
+"""Training a supernet, keeping it, and loading it again."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from spikesearch.errors import CheckpointError, SpikesearchError
+from spikesearch.nn import Supernet
+from spikesearch.space import SearchSpace
+from spikesearch.train.checkpoint import Checkpoint, CheckpointFolder, check_identity, load_weights, save_weights
+from spikesearch.train.loop import Trainer, recipe_identity
+from spikesearch.train.strategies import SandwichStrategy, Strategy, UniformStrategy
+
+if TYPE_CHECKING:
+    from spikesearch.config import TrainConfig
+    from spikesearch.data import DataBundle
+
+NAME = "supernet"
+
+
+def train_supernet(
+    supernet: Supernet,
+    data: DataBundle,
+    config: TrainConfig,
+    *,
+    seed: int,
+    run_dir: Path,
+    device: str | torch.device = "cpu",
+    progress: bool = True,
+) -> Supernet:
+    """Train a supernet and keep it in ``run_dir``; continue where an earlier call was stopped.
+
+    Writes ``supernet.safetensors`` and ``supernet.json`` when finished, and ``checkpoints/`` until then. If they exist
+    already, nothing is trained.
+
+    Args:
+        supernet: A supernet of the wanted space and shape; its weights are drawn anew from ``seed``.
+        data: Its training split is used.
+        config: The recipe.
+        seed: Of everything random.
+        run_dir: Folder of the study.
+        device: Where to train.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        A supernet with the final weights, on ``device``, in evaluation mode.
+
+    Raises:
+        CheckpointError: If ``run_dir`` holds a corrupt supernet, or that of another space, data set, recipe or seed.
+        StorageError: If ``run_dir`` cannot be written.
+    """
+    run_dir = Path(run_dir)
+    identity = {**_shape(supernet), "data": data.fingerprint}
+    if (run_dir / f"{NAME}.json").exists():
+        checkpoint = load_weights(run_dir, NAME)
+        check_identity(
+            run_dir / f"{NAME}.json", checkpoint.facts, {**identity, "recipe": recipe_identity(config), "seed": seed}
+        )
+        CheckpointFolder(run_dir / "checkpoints").delete()  # an earlier call may have been killed before it did this
+        return _rebuild(checkpoint, run_dir).to(device)
+    # Built anew under the seed, so that the first weights depend on nothing else.
+    fresh = seeded_supernet(supernet, seed)
+    trainer = Trainer(
+        fresh,
+        _strategy(fresh.space, config, seed),
+        data.train,
+        config,
+        num_classes=data.num_classes,
+        seed=seed,
+        identity=identity,
+        folder=run_dir / "checkpoints",
+        device=device,
+    )
+    history = trainer.run(title=f"Supernet of {fresh.space.size:,} architectures", progress=progress)
+    facts = {"identity": trainer.identity, "history": history, "versions": _versions()}
+    save_weights(run_dir, NAME, trainer.final.state_dict(), facts)
+    trainer.checkpoints.delete()
+    final = trainer.final
+    assert isinstance(final, Supernet)
+    return final.eval()
+
+
+def load_supernet(run_dir: Path, device: str | torch.device = "cpu") -> Supernet:
+    """Return the finished supernet of a study, in evaluation mode.
+
+    Args:
+        run_dir: Folder of the study.
+        device: Where to put it.
+
+    Raises:
+        CheckpointError: If there is none, or it is corrupt or of a newer version.
+    """
+    return _rebuild(_finished(Path(run_dir)), Path(run_dir)).to(device)
+
+
+def supernet_facts(run_dir: Path) -> dict[str, Any]:
+    """Return what ``supernet.json`` says: identity, training history, versions, hash of the weights.
+
+    Raises:
+        CheckpointError: As :func:`load_supernet`.
+    """
+    checkpoint = _finished(Path(run_dir))
+    _rebuild(checkpoint, Path(run_dir))
+    return checkpoint.facts
+
+
+def _finished(run_dir: Path) -> Checkpoint:
+    if not (run_dir / f"{NAME}.json").exists():
+        raise CheckpointError(f"There is no trained supernet in {run_dir}; train it with `spikesearch supernet train`.")
+    return load_weights(run_dir, NAME)
+
+
+def seeded_supernet(like: Supernet, seed: int) -> Supernet:
+    """Return a supernet of the same space and shape whose weights depend on ``seed`` alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _build(_shape(like))
+
+
+def _strategy(space: SearchSpace, config: TrainConfig, seed: int) -> Strategy:
+    if config.strategy == "uniform":
+        return UniformStrategy(space, seed=seed)
+    return SandwichStrategy(space, seed=seed, random_subnets=config.random_subnets, distillation=config.distillation)
+
+
+def _shape(supernet: Supernet) -> dict[str, Any]:
+    return {
+        "space": supernet.space.to_dict(),
+        "in_channels": supernet.in_channels,
+        "image_size": supernet.image_size,
+        "num_classes": supernet.num_classes,
+        "pool_stages": list(supernet.pool_stages),
+    }
+
+
+def _build(shape: dict[str, Any]) -> Supernet:
+    return Supernet(
+        SearchSpace.from_dict(shape["space"]),
+        in_channels=shape["in_channels"],
+        image_size=shape["image_size"],
+        num_classes=shape["num_classes"],
+        pool_stages=tuple(shape["pool_stages"]),
+    )
+
+
+def _rebuild(checkpoint: Checkpoint, run_dir: Path) -> Supernet:
+    try:
+        supernet = _build(checkpoint.facts["identity"])
+        supernet.load_state_dict(checkpoint.tensors)
+    except (KeyError, TypeError, RuntimeError, SpikesearchError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{run_dir / NAME}.json does not describe its weights: {reason}") from None
+    return supernet.eval()
+
+
+def _versions() -> dict[str, str]:
+    packages = ("spikesearch", "torch", "spikingjelly", "timm")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

@@ -1,0 +1,290 @@
+"""Event folders and SpikingJelly's data sets: splits, caches, bad recordings."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from spikesearch.data import load_data
+from spikesearch.data.bundle import ArrayStore
+from spikesearch.data.events import RecordingStore, _importable_datasets
+from spikesearch.data.frames import Events, Windows, integrate
+from spikesearch.data_config import EventAugment, EventFolderData, SpikingJellyData
+from spikesearch.errors import DataError, DataNotFoundError, StorageError
+
+
+def write(path: Path, seed: int, side: int = 8, count: int = 60, **changes: np.ndarray) -> None:
+    rng = np.random.default_rng(seed)
+    arrays = {
+        "t": np.sort(rng.integers(0, 9000, count)).astype(np.uint32),
+        "x": rng.integers(0, side, count).astype(np.uint8),
+        "y": rng.integers(0, side, count).astype(np.uint8),
+        "p": rng.integers(0, 2, count).astype(np.uint8),
+    }
+    arrays["x"][0] = arrays["y"][0] = side - 1  # so that the sensor is known from any recording
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **{**arrays, **changes})
+
+
+def fill(folder: Path, classes: tuple[str, ...] = ("2", "10"), count: int = 6, seed: int = 0, **kwargs: Any) -> Path:
+    for k, name in enumerate(classes):
+        for i in range(count):
+            write(folder / name / f"{i}.npz", seed + 100 * k + i, **kwargs)
+    return folder
+
+
+def config(path: Path, **keys: Any) -> EventFolderData:
+    return EventFolderData(kind="events", path=str(path), **{"frames": 3, **keys})
+
+
+def everything(data: Any) -> list[bytes]:
+    return sorted(
+        frames.numpy().tobytes()
+        for part in (data.train, data.search, data.test)
+        for frames in part.images(range(len(part)))
+    )
+
+
+def test_facts_are_inferred(tmp_path: Path) -> None:
+    data = load_data(config(fill(tmp_path)), seed=0)
+    assert (data.in_channels, data.image_size, data.frames, data.num_classes) == (2, 8, 3, 2)
+    assert data.class_names == ("2", "10")  # numbers in their order
+    assert data.train.images([0, 1]).shape == (2, 3, 2, 8, 8)
+    assert "12" not in data.summary().split(" train")[0]
+    assert "recordings of 3 frames 2x8x8" in data.summary()
+
+
+def test_no_event_stays_zero_and_the_rest_is_scaled(tmp_path: Path) -> None:
+    """A shifted zero would be a spike everywhere; energy counts the non-zero fraction of the input."""
+    data = load_data(config(fill(tmp_path)), seed=0)
+    images = data.train.images(range(len(data.train)))
+    raw = data.train.store.raw(data.train.positions)  # type: ignore[attr-defined]
+    assert torch.equal(images == 0, raw == 0)
+    assert raw.sum((1, 2, 3, 4)).tolist() == [60.0] * len(data.train)
+    assert abs(float(images[images != 0].square().mean()) - 1) < 1e-4
+
+
+def test_augmentation_is_of_events(tmp_path: Path) -> None:
+    data = load_data(config(fill(tmp_path), augment=EventAugment(hflip=0.5, roll=2)), seed=0)
+    changed, plain = data.train.augmented(range(6), (1,)), data.train.images(range(6))
+    assert not torch.equal(changed, plain)
+    assert torch.allclose(changed.sum((-1, -2)), plain.sum((-1, -2)), atol=1e-4)
+
+
+def test_a_defined_test_split_is_kept(tmp_path: Path) -> None:
+    fill(tmp_path / "train", count=8)
+    fill(tmp_path / "test", count=3, seed=7000)
+    data = load_data(config(tmp_path), seed=0)
+    assert (len(data.train), len(data.search), len(data.test)) == (12, 4, 6)
+    fill(tmp_path / "test", classes=("3",))
+    with pytest.raises(DataError, match=r"only in training none, only in test \['3'\]"):
+        load_data(config(tmp_path), seed=0)
+
+
+def test_memory_disk_and_cache_give_the_same(tmp_path: Path) -> None:
+    fill(tmp_path / "data")
+    cache = tmp_path / "cache" / "frames"
+    memory = load_data(config(tmp_path / "data"), seed=0)
+    disk = load_data(config(tmp_path / "data", memory_mb=0), seed=0)
+    cached = load_data(config(tmp_path / "data", memory_mb=0, cache=str(cache)), seed=0)
+    assert isinstance(disk.train.store, RecordingStore)  # type: ignore[attr-defined]
+    assert isinstance(cached.train.store, ArrayStore)  # type: ignore[attr-defined]
+    assert everything(memory) == everything(disk) == everything(cached)
+    written = cache.with_suffix(".npy").stat().st_mtime_ns
+    again = load_data(config(tmp_path / "data", memory_mb=0, cache=str(cache)), seed=0)
+    assert again.fingerprint == cached.fingerprint
+    assert cache.with_suffix(".npy").stat().st_mtime_ns == written
+    assert sorted(path.name for path in cache.parent.iterdir()) == ["frames.json", "frames.npy"]
+
+
+def test_a_cache_of_other_frames_is_replaced(tmp_path: Path) -> None:
+    fill(tmp_path / "data")
+    cache = tmp_path / "frames"
+    for frames in (3, 2):
+        keys = {"frames": frames, "memory_mb": 0}
+        cached = load_data(config(tmp_path / "data", cache=str(cache), **keys), seed=0)
+        assert everything(cached) == everything(load_data(config(tmp_path / "data", **keys), seed=0))
+    cache.with_suffix(".json").write_text("{half")
+    assert load_data(config(tmp_path / "data", cache=str(cache), memory_mb=0), seed=0).frames == 3
+    assert json.loads(cache.with_suffix(".json").read_text())["shape"] == [12, 3, 2, 8, 8]
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    fill(tmp_path / "data")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"Cannot write the frames to `data.cache` .*file/frames.npy"):
+        load_data(config(tmp_path / "data", memory_mb=0, cache=str(tmp_path / "file" / "frames")), seed=0)
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+def outside(path: Path) -> None:
+    write(path, 1, x=np.full(60, 200))
+
+
+def empty_window(path: Path) -> None:
+    write(path, 1, t=np.array([0] * 30 + [9000] * 30))
+
+
+def damaged(path: Path) -> None:
+    path.write_bytes(b"nonsense")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (outside, "lies at x=200, .* outside of the sensor"),
+        (empty_window, "frame 1 of 3 holds no event"),
+        (damaged, "cannot be read as an .npz file of events"),
+    ],
+)
+def test_a_bad_recording_is_named_and_skipped_only_if_asked(
+    tmp_path: Path, spoil: Callable[[Path], None], message: str
+) -> None:
+    bad = fill(tmp_path) / "10" / "4.npz"
+    spoil(bad)
+    keys: dict[str, Any] = {"sensor": (8, 8), "split_by": "time"}
+    with pytest.raises(DataError, match=message) as caught:
+        load_data(config(tmp_path, **keys), seed=0)
+    assert str(bad) in str(caught.value)
+    for memory in (0, 100):
+        data = load_data(config(tmp_path, **keys, skip_unreadable=True, memory_mb=memory), seed=0)
+        assert len(everything(data)) == 11
+        assert len(data.skipped) == 1
+        assert str(bad) in data.skipped[0]
+
+
+def test_a_damaged_recording_does_not_hide_the_sensor(tmp_path: Path) -> None:
+    damaged(fill(tmp_path) / "10" / "4.npz")
+    assert load_data(config(tmp_path, skip_unreadable=True), seed=0).image_size == 8
+
+
+def test_recordings_that_are_all_bad_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"holds no recording that can be used: .*frame 0 of 100"):
+        load_data(config(fill(tmp_path), frames=100, skip_unreadable=True), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("arrange", "message"),
+    [
+        (lambda path: None, "holds no .npz recordings in class folders"),
+        (lambda path: fill(path, classes=("a",)), "has the single class 'a'"),
+    ],
+)
+def test_a_folder_without_classes_is_named(tmp_path: Path, arrange: Callable[[Path], Any], message: str) -> None:
+    arrange(tmp_path)
+    with pytest.raises(DataError, match=message):
+        load_data(config(tmp_path), seed=0)
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataNotFoundError, match="must be a folder of event recordings"):
+        load_data(config(fill(tmp_path) / "2" / "0.npz"), seed=0)
+
+
+# --- SpikingJelly -----------------------------------------------------------------------------------------------------
+
+
+def jelly(kind: str, path: Path, **keys: Any) -> SpikingJellyData:
+    return SpikingJellyData.model_validate({"kind": kind, "path": str(path), "frames": 2, **keys})
+
+
+@pytest.mark.parametrize(
+    ("kind", "side", "has_test"), [("nmnist", 34, True), ("dvs128-gesture", 128, True), ("cifar10-dvs", 128, False)]
+)
+def test_data_sets_of_spikingjelly_are_read(tmp_path: Path, kind: str, side: int, has_test: bool) -> None:
+    root = tmp_path / "events_np"
+    if has_test:
+        fill(root / "train", side=side)
+        fill(root / "test", count=2, side=side, seed=999)
+    else:
+        fill(root, side=side)
+    data = load_data(jelly(kind, tmp_path), seed=0)
+    assert (data.image_size, data.in_channels, data.frames, data.num_classes) == (side, 2, 2, 2)
+    assert len(data.test) == (4 if has_test else 2)
+    plain = load_data(config(tmp_path, frames=2, sensor=(side, side)), seed=0)
+    assert everything(plain) == everything(data)
+    small = load_data(jelly(kind, tmp_path, downsample=2), seed=0)
+    assert small.image_size == side // 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["events_np"]  # nothing was written
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "fetch"),
+    [
+        ("nmnist", "Train.zip", False),
+        ("dvs128-gesture", "DvsGesture.tar.gz", False),
+        ("cifar10-dvs", "airplane.zip", True),
+    ],
+)
+def test_nothing_is_downloaded_unless_asked(tmp_path: Path, kind: str, file: str, fetch: bool) -> None:
+    with pytest.raises(DataNotFoundError, match=f"holds neither events_np/ nor download/{file}") as caught:
+        load_data(jelly(kind, tmp_path), seed=0)
+    assert ("--download" in str(caught.value)) == fetch
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_spikingjelly_converts_downloaded_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """N-MNIST's own format: 40 bits per event, x, y, then polarity and a time of 23 bits."""
+    with _importable_datasets():
+        dataset = importlib.import_module("spikingjelly.datasets.n_mnist").NMNIST
+    (tmp_path / "download").mkdir()
+    rng = np.random.default_rng(0)
+    recordings = []
+    resources = []
+    for part in ("Train", "Test"):
+        packed = tmp_path / "download" / f"{part}.zip"
+        with zipfile.ZipFile(packed, "w") as file:
+            for i in range(8):
+                x, y, p = rng.integers(0, 34, 50), rng.integers(0, 34, 50), rng.integers(0, 2, 50)
+                t = np.sort(rng.integers(0, 300_000, 50))
+                fields = np.stack([x, y, (p << 7) | (t >> 16), (t >> 8) & 255, t & 255], 1)
+                file.writestr(f"{part}/{i % 2}/{i:05}.bin", fields.astype(np.uint8).tobytes())
+                recordings.append(Events(t, x, y, p.astype(bool)))
+        resources.append((packed.name, "nowhere", hashlib.md5(packed.read_bytes()).hexdigest()))  # noqa: S324
+    monkeypatch.setattr(dataset, "resource_url_md5", classmethod(lambda cls: resources))
+    data = load_data(jelly("nmnist", tmp_path), seed=0)
+    assert len(data.test) == 8
+    expected = {integrate(events, Windows(2, "number"), (34, 34)).astype(np.float32).tobytes() for events in recordings}
+    parts = (data.train, data.search, data.test)
+    assert {raw.numpy().tobytes() for part in parts for raw in part.store.raw(part.positions)} == expected  # type: ignore[attr-defined]
+
+
+def test_a_half_prepared_data_set_is_named(tmp_path: Path) -> None:
+    fill(tmp_path / "events_np" / "train")
+    (tmp_path / "events_np.building").touch()
+    with pytest.raises(DataError, match=r"was left half prepared. Delete .*events_np and .*events_np.building"):
+        load_data(jelly("nmnist", tmp_path), seed=0)
+
+
+def test_what_spikingjelly_refuses_is_named(tmp_path: Path) -> None:
+    fill(tmp_path / "events_np" / "train")  # no test part
+    with pytest.raises(DataError, match="SpikingJelly cannot prepare nmnist"):
+        load_data(jelly("nmnist", tmp_path), seed=0)
+
+
+def test_a_broken_torchaudio_does_not_matter_and_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+            if name == "torchaudio":
+                raise RuntimeError("built for another torch")
+
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchaudio" or "spikingjelly.datasets" in name]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    with pytest.raises(RuntimeError, match="built for another torch"):
+        importlib.import_module("torchaudio")
+    with _importable_datasets():
+        assert importlib.import_module("spikingjelly.datasets.n_mnist").NMNIST.get_H_W() == (34, 34)
+    assert "torchaudio" not in sys.modules

@@ -1,0 +1,162 @@
+"""From events to frames: every event is counted once, where and when it happened."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spikesearch.data.events import _importable_datasets
+from spikesearch.data.frames import Events, Windows, integrate, read_events, window_edges
+from spikesearch.errors import DataError
+
+SENSOR = (9, 11)
+
+
+@st.composite
+def recordings(draw: st.DrawFn, smallest: int = 12) -> Events:
+    rng = np.random.default_rng(draw(st.integers(0, 10**6)))
+    count = draw(st.integers(smallest, 60))
+    return Events(
+        np.sort(rng.integers(0, 10_000, count)),
+        rng.integers(0, SENSOR[1], count),
+        rng.integers(0, SENSOR[0], count),
+        rng.integers(0, 2, count).astype(bool),
+    )
+
+
+def counted(events: Events, first: int, last: int, size: int, downsample: int = 1) -> np.ndarray:
+    frame = np.zeros((2, size, size), int)
+    for i in range(first, last):
+        frame[int(events.p[i]), events.y[i] // downsample, events.x[i] // downsample] += 1
+    return frame
+
+
+@given(events=recordings(), frames=st.integers(1, 6), downsample=st.integers(1, 3))
+def test_frames_by_number_count_every_event_once(events: Events, frames: int, downsample: int) -> None:
+    made = integrate(events, Windows(frames, "number"), SENSOR, downsample=downsample)
+    size = -(-11 // downsample)
+    assert made.shape == (frames, 2, size, size)
+    step = len(events.t) // frames
+    for i in range(frames):
+        last = len(events.t) if i == frames - 1 else (i + 1) * step
+        assert np.array_equal(made[i], counted(events, i * step, last, size, downsample))
+
+
+@given(events=recordings(smallest=40), frames=st.integers(1, 3))
+def test_frames_by_time_hold_the_events_of_their_window(events: Events, frames: int) -> None:
+    made = integrate(events, Windows(frames, "time"), SENSOR)
+    length = (events.t[-1] - events.t[0]) // frames
+    window = np.minimum((events.t - events.t[0]) // length, frames - 1)
+    for i in range(frames):
+        chosen = np.flatnonzero(window == i)
+        assert np.array_equal(made[i], counted(events, chosen[0], chosen[-1] + 1, 11))
+
+
+def test_frames_of_a_duration_leave_out_what_comes_later() -> None:
+    events = Events(np.array([100, 150, 1099, 1100, 2099, 2100]), *np.zeros((2, 6), int), np.ones(6, bool))
+    made = integrate(events, Windows(2, "number", frame_us=1000), (4, 4))
+    assert made.sum((1, 2, 3)).tolist() == [3, 2]
+    assert window_edges(events, Windows(2, "time", frame_us=1000), "x").tolist() == [0, 3, 5]
+
+
+@given(events=recordings(smallest=40), frames=st.integers(1, 3), split_by=st.sampled_from(["number", "time"]))
+def test_frames_are_those_of_spikingjelly(events: Events, frames: int, split_by: Any) -> None:
+    with _importable_datasets():
+        utils = importlib.import_module("spikingjelly.datasets.utils")
+    arrays = {"t": events.t, "x": events.x, "y": events.y, "p": events.p}
+    theirs = utils.integrate_events_by_fixed_frames_number(arrays, split_by, frames, 11, 11)
+    assert np.array_equal(integrate(events, Windows(frames, split_by), (11, 11)), theirs)
+
+
+def test_a_sensor_that_is_not_square_is_padded() -> None:
+    events = Events(np.arange(3), np.array([0, 10, 3]), np.array([8, 0, 2]), np.ones(3, bool))
+    made = integrate(events, Windows(1, "number"), SENSOR)
+    assert made.shape == (1, 2, 11, 11)
+    assert made[0, 1, 9:].sum() == 0
+    assert made[0, 1, 8, 0] == made[0, 1, 0, 10] == made[0, 1, 2, 3] == 1
+
+
+def test_counts_do_not_overflow() -> None:
+    many = Events(np.arange(70_000), *np.zeros((2, 70_000), int), np.ones(70_000, bool))
+    assert integrate(many, Windows(1, "number"), (2, 2)).max() == 65535
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("x", "y"), [(11, 0), (0, 9), (-1, 0), (0, 300)])
+def test_an_event_outside_of_the_sensor_is_named(x: int, y: int) -> None:
+    events = Events(np.arange(3), np.array([0, x, 0]), np.array([0, y, 0]), np.ones(3, bool))
+    with pytest.raises(DataError, match=rf"a.npz: event 1 lies at x={x}, y={y}, outside of the sensor \(11x9 pixels\)"):
+        integrate(events, Windows(1, "number"), SENSOR, name="a.npz")
+
+
+@pytest.mark.parametrize(
+    ("windows", "message"),
+    [
+        (Windows(3, "time"), r"a.npz: frame 1 of 3 holds no event \(1000 to 2000 us after the first event\)"),
+        (Windows(5, "number", frame_us=1000), "a.npz: frame 1 of 5 holds no event"),
+        (Windows(8, "number"), r"a.npz: frame 0 of 8 holds no event \(4 events in all\)"),
+    ],
+)
+def test_an_empty_window_is_named(windows: Windows, message: str) -> None:
+    events = Events(np.array([0, 10, 2500, 3000]), *np.zeros((2, 4), int), np.ones(4, bool))
+    with pytest.raises(DataError, match=message):
+        integrate(events, windows, SENSOR, name="a.npz")
+
+
+GOOD = {"t": np.arange(5), "x": np.arange(5), "y": np.arange(5), "p": np.array([0, 1, 0, 1, 1])}
+
+
+def test_a_file_is_read_in_the_order_of_time(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, **{**GOOD, "t": np.array([3, 1, 2, 9, 0], np.uint32), "p": np.array([1, -1, 1, -1, 1])})
+    events = read_events(path)
+    assert events.t.tolist() == [0, 1, 2, 3, 9]
+    assert events.x.tolist() == [4, 1, 2, 0, 3]
+    assert events.p.tolist() == [True, False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"p": None}, "lacks the array 'p'"),
+        ({"x": np.arange(4)}, "must hold four arrays of one length"),
+        ({key: np.zeros(0) for key in "txyp"}, "holds no event"),
+        ({key: np.zeros((5, 1)) for key in "txyp"}, "must hold four arrays of one length"),
+        ({"t": np.array([0, 1, 2, 3, np.nan])}, "`t` must hold finite numbers, but got float64"),
+        ({"y": np.array(list("abcde"))}, "`y` must hold finite numbers, but got <U1"),
+        ({"p": np.array([0, 1, 2, 1, 0])}, r"`p` must hold 0 and 1 \(or -1 and 1\), but got 0 to 2"),
+        ({"p": np.array([None] * 5)}, "cannot be read as an .npz file"),
+    ],
+)
+def test_a_malformed_file_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, **{key: value for key, value in {**GOOD, **changes}.items() if value is not None})
+    with pytest.raises(DataError, match=message) as caught:
+        read_events(path)
+    assert str(caught.value).startswith(str(path))
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"PK\x03\x04 truncated"])
+def test_a_file_that_is_no_npz_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.npz"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a.npz (cannot be read as an .npz file of events|lacks)"):
+        read_events(path)
+
+
+def test_a_truncated_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, **GOOD)
+    data = bytearray(path.read_bytes())
+    data[60:80] = b"\xff" * 20
+    path.write_bytes(bytes(data))
+    with pytest.raises(DataError, match=r"a.npz cannot be read"):
+        read_events(path)

@@ -1,0 +1,163 @@
+"""`study init`: from a folder to a study file that loads, with the facts that were found."""
+
+from __future__ import annotations
+
+import gzip
+import pickle
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision import datasets
+
+from spikesearch.config import load_study_file
+from spikesearch.data import init_study_file, load_data
+from spikesearch.errors import ConfigError, DataError, DataNotFoundError
+
+
+def fill(folder: Path, sizes: list[tuple[int, int]], color: bool = True, count: int = 10) -> Path:
+    rng = np.random.default_rng(0)
+    for k, name in enumerate(("cat", "dog")):
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            width, height = sizes[(i + k) % len(sizes)]
+            shape = (height, width, 3) if color else (height, width)
+            Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(folder / name / f"{i}.png")
+    return folder
+
+
+def init(folder: Path, output: Path) -> Any:
+    assert init_study_file(folder, output) == output
+    config = load_study_file(output)
+    data = load_data(config.data, seed=config.seed)
+    return config, data
+
+
+def test_images_of_one_size_keep_it(tmp_path: Path) -> None:
+    config, data = init(fill(tmp_path / "my pictures: 1", [(20, 20)]), tmp_path / "mine.yaml")
+    assert config.name == "mine"
+    assert config.data.kind == "image-folder"
+    assert (data.image_size, data.in_channels, data.num_classes) == (20, 3, 2)
+    assert config.space.search_space().size >= 100_000
+    text = (tmp_path / "mine.yaml").read_text()
+    assert "20 colour images, 2 classes" in text
+    assert "path: 'my pictures: 1'" in text
+
+
+def test_images_of_many_sizes_are_resized(tmp_path: Path) -> None:
+    config, data = init(fill(tmp_path / "photos", [(300, 200), (150, 400)], color=False), tmp_path / "a b!.yaml")
+    assert config.name == "a-b"
+    assert (data.image_size, data.in_channels) == (64, 1)
+
+
+def test_a_mixture_becomes_colour_and_bad_images_are_skipped(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "photos", [(16, 16)], color=False)
+    Image.new("RGB", (16, 16)).save(folder / "cat" / "3.png")
+    (folder / "dog" / "4.png").write_bytes(b"oops")
+    config, data = init(folder, tmp_path / "mine.yaml")
+    assert config.data.color == "rgb"
+    assert config.data.skip_unreadable
+    assert "1 of 20 images cannot be read" in (tmp_path / "mine.yaml").read_text()
+    assert len(data.train) + len(data.search) + len(data.test) == 19
+
+
+def test_a_defined_test_split_is_said(tmp_path: Path) -> None:
+    fill(tmp_path / "photos" / "train", [(8, 8)])
+    fill(tmp_path / "photos" / "test", [(8, 8)], count=4)
+    _, data = init(tmp_path / "photos", tmp_path / "mine.yaml")
+    assert len(data.test) == 8
+    assert "the data's own test split is kept" in (tmp_path / "mine.yaml").read_text()
+
+
+def test_event_recordings_are_recognised(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("left", "right"):
+        (tmp_path / "events" / name).mkdir(parents=True)
+        for i in range(5):
+            arrays = {
+                "t": np.arange(40),
+                "p": rng.integers(0, 2, 40),
+                "x": rng.integers(0, 130, 40),
+                "y": rng.integers(0, 90, 40),
+            }
+            arrays["x"][0] = 129
+            np.savez(tmp_path / "events" / name / f"{i}.npz", **arrays)
+    config, data = init(tmp_path / "events", tmp_path / "mine.yaml")
+    assert config.data.sensor == (130, 130)
+    assert config.data.downsample == 3
+    assert (data.image_size, data.frames, data.in_channels) == (44, 4, 2)
+
+
+def test_idx_files_are_recognised(tmp_path: Path) -> None:
+    folder = tmp_path / "mnist"
+    folder.mkdir()
+    for name, array in (
+        ("images-idx3", np.zeros((30, 6, 6), np.uint8)),
+        ("labels-idx1", np.arange(30, dtype=np.uint8) % 3),
+    ):
+        header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+        (folder / f"train-{name}-ubyte.gz").write_bytes(gzip.compress(header + array.tobytes()))
+    config, data = init(folder, tmp_path / "mine.yaml")
+    assert config.data.kind == "idx"
+    assert (data.num_classes, data.image_size) == (3, 6)
+    assert "30 grey images 6x6, 3 classes" in (tmp_path / "mine.yaml").read_text()
+
+
+def test_cifar_is_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "data" / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(datasets.CIFAR10, "train_list", [["train", None]])
+    monkeypatch.setattr(datasets.CIFAR10, "test_list", [["test", None]])
+    monkeypatch.setattr(datasets.CIFAR10, "meta", {"filename": "meta", "key": "label_names", "md5": None})
+    for name in ("train", "test"):
+        content = {"data": np.zeros((20, 3072), np.uint8), "labels": [i % 2 for i in range(20)]}
+        (folder / name).write_bytes(pickle.dumps(content))
+    (folder / "meta").write_bytes(pickle.dumps({"label_names": ["a", "b"]}))
+    config, data = init(tmp_path / "data", tmp_path / "mine.yaml")
+    assert config.data.kind == "cifar10"
+    assert data.image_size == 32
+
+
+def test_large_data_gets_a_small_search_split(tmp_path: Path) -> None:
+    folder = tmp_path / "mnist"
+    folder.mkdir()
+    for part, count in (("train", 50_000), ("t10k", 10)):
+        for name, array in (
+            ("images-idx3", np.zeros((count, 2, 2), np.uint8)),
+            ("labels-idx1", (np.arange(count) % 10).astype(np.uint8)),
+        ):
+            header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+            (folder / f"{part}-{name}-ubyte").write_bytes(header + array.tobytes())
+    _, data = init(folder, tmp_path / "mine.yaml")
+    assert (len(data.train), len(data.search), len(data.test)) == (45_000, 5_000, 10)
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_written_where_nothing_can_be_run(tmp_path: Path) -> None:
+    output = tmp_path / "mine.yaml"
+    with pytest.raises(DataNotFoundError, match="There is no folder"):
+        init_study_file(tmp_path / "nowhere", output)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no images that can be used"):
+        init_study_file(tmp_path / "empty", output)
+    with pytest.raises(DataError, match="Class 'cat' has 2 images to divide"):
+        init_study_file(fill(tmp_path / "few", [(8, 8)], count=2), output)
+    folder = fill(tmp_path / "broken", [(8, 8)])
+    for file in folder.rglob("*.png"):
+        file.write_bytes(b"oops")
+    with pytest.raises(DataError, match="holds no image that can be read"):
+        init_study_file(folder, output)
+    assert not output.exists()
+
+
+def test_an_existing_file_is_not_overwritten(tmp_path: Path) -> None:
+    output = tmp_path / "mine.yaml"
+    output.write_text("precious")
+    with pytest.raises(ConfigError, match=r"mine.yaml exists already"):
+        init_study_file(fill(tmp_path / "photos", [(8, 8)]), output)
+    assert output.read_text() == "precious"
