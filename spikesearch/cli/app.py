@@ -1,0 +1,109 @@
+"""The commands put together, and what happens when one fails."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from spikesearch.cli import dashboard, data, doctor, study, subnet, supernet
+from spikesearch.errors import SpikesearchError
+
+MISTAKE, INTERRUPTED = 2, 130
+# Newer typers bring a click of their own, so that the class cannot be imported from one place.
+_UsageError: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "UsageError")
+
+app = typer.Typer(
+    name="spikesearch",
+    help="Search for spiking vision transformers that are accurate and spend little energy.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(study.app, name="study")
+app.add_typer(supernet.app, name="supernet")
+app.add_typer(subnet.app, name="subnet")
+app.add_typer(data.app, name="data")
+app.command(name="dashboard")(dashboard.dashboard)
+app.command(name="doctor")(doctor.doctor)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from spikesearch import __version__
+
+        typer.echo(f"spikesearch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only warnings on stderr.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and end.")
+    ] = False,
+) -> None:
+    """Search for spiking vision transformers that are accurate and spend little energy."""
+    _set_up_logging(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
+
+
+def main() -> None:
+    """Run the command line and end the process."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    signal.signal(signal.SIGTERM, _terminate)  # a batch system's way to say Ctrl-C
+    try:
+        return int(app(prog_name="spikesearch", standalone_mode=False) or 0)
+    except SpikesearchError as error:
+        return _complain(str(error))
+    except _UsageError as error:  # a wrong command or option
+        if not sys.argv[1:] or type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+            return MISTAKE
+        command = error.ctx.command_path if error.ctx is not None else "spikesearch"
+        return _complain(f"{error.format_message()} See {command} --help.")
+    except (KeyboardInterrupt, typer.Abort):
+        print("spikesearch: interrupted; the same command goes on from here.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # `spikesearch study list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        message = _storage_failure(error)
+        if message is None:
+            raise
+        return _complain(message)
+
+
+def _complain(message: str) -> int:
+    print(f"spikesearch: error: {' '.join(message.split())}", file=sys.stderr)
+    return MISTAKE
+
+
+def _storage_failure(error: Exception) -> str | None:
+    # A database that is locked, full or gone in the middle of a run: no bug, and Optuna's message hides the cause.
+    if type(error).__name__ != "StorageInternalError":
+        return None
+    cause = getattr(error.__cause__, "orig", None) or error.__cause__ or error
+    return f"The storage failed: {cause}. The same command goes on from here when it works again."
+
+
+def _set_up_logging(level: int) -> None:
+    handler = logging.StreamHandler()  # stderr
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("spikesearch")
+    logger.handlers = [handler]
+    logger.propagate = False
+    logger.setLevel(level)
+
+
+def _terminate(signum: int, frame: Any) -> None:
+    raise KeyboardInterrupt

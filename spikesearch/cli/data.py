@@ -1,0 +1,59 @@
+"""``spikesearch data``: which data there can be, and whether yours can be used."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from spikesearch.cli.output import Format, FormatOption, print_structure, print_table
+
+app = typer.Typer(
+    help="Which data there can be, and whether yours can be used.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@app.command(name="list")
+def list_(chosen: FormatOption = Format.table) -> None:
+    """List the kinds of data that a study file may name."""
+    from spikesearch.data.check import list_kinds
+
+    rows = list_kinds()
+    if chosen is Format.value:
+        for row in rows:
+            print(row["kind"])
+    elif chosen is Format.table:
+        print_table("Kinds of data", ("kind", "what", "needs"), [tuple(row.values()) for row in rows])
+    else:
+        print_structure(rows, chosen)
+
+
+@app.command()
+def check(
+    study_file: Annotated[str, typer.Argument(help="A study file, or the id of a shipped one.")],
+    chosen: FormatOption = Format.table,
+) -> None:
+    """Read all data of a study file and say what was found, and what is worth a second look."""
+    from spikesearch.config import find_study_file, load_study_file
+    from spikesearch.data.check import check_data
+
+    config = load_study_file(find_study_file(study_file))
+    found = check_data(config.data, seed=config.seed)
+    if chosen is Format.value:
+        print(found["fingerprint"])
+    elif chosen is Format.table:
+        print(found["summary"])
+        rows = [
+            (name, split["images"], *_least_and_most(split["per_class"])) for name, split in found["splits"].items()
+        ]
+        print_table("Splits", ("split", "images", "fewest per class", "most per class"), rows)
+        for note in found["notes"]:
+            print(note)
+        for warning in found["warnings"]:
+            print(f"Warning: {warning}")
+    else:
+        print_structure(found, chosen)
+
+
+def _least_and_most(counts: dict[str, int]) -> tuple[int, int]:
+    return min(counts.values()), max(counts.values())

@@ -1,0 +1,34 @@
+"""``spikesearch doctor``: what is wrong with a study, and what to do about it."""
+
+from __future__ import annotations
+
+from spikesearch.cli.output import DeviceOption, Format, FormatOption, RunDirOption, StorageOption, print_structure
+from spikesearch.cli.study import NameArgument, _quiet_optuna
+
+
+def doctor(
+    name: NameArgument,
+    storage: StorageOption = None,
+    run_dir: RunDirOption = None,
+    device: DeviceOption = "cpu",
+    chosen: FormatOption = Format.table,
+) -> None:
+    """Look for what most often spoils a study and say what to do; findings are no error."""
+    from spikesearch.study.doctor import diagnose
+    from spikesearch.study.trained import open_trained
+
+    _quiet_optuna()
+    findings = diagnose(open_trained(name, storage=storage, run_dir=run_dir, device=device))
+    if chosen is Format.value:
+        for finding in findings:
+            print(finding.kind)
+    elif chosen is Format.table:
+        for finding in findings:
+            print(f"{finding.kind}: {finding.where}\n  {finding.found}\n  -> {finding.advice}")
+        if not findings:
+            print(
+                f"Nothing found in study {name}: no dead or saturated layer, no drift of batch-norms, the largest "
+                "network no worse than the smallest, no sample in two splits, no front at the borders of the space."
+            )
+    else:
+        print_structure([finding.to_dict() for finding in findings], chosen)

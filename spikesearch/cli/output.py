@@ -1,0 +1,148 @@
+"""Formats of results on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from spikesearch.study.results import StudyResult, TrialResult
+    from spikesearch.study.retrain import Retraining
+
+
+class Format(StrEnum):
+    """Formats, as Optuna's command line has them."""
+
+    table = "table"
+    json = "json"
+    yaml = "yaml"
+    value = "value"
+
+
+FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to print the result.")]
+StorageOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Storage URL; by default $SPIKESEARCH_STORAGE, $OPTUNA_STORAGE or sqlite:///spikesearch.db.",
+        show_default=False,
+    ),
+]
+RunDirOption = Annotated[
+    str | None, typer.Option(help="Folder of the study's files; by default runs/<study> beside the SQLite file.")
+]
+DeviceOption = Annotated[str, typer.Option(help="Where to compute: cpu or cuda.")]
+TrialOption = Annotated[int | None, typer.Option(help="Number of a trial; by default the recommended one.")]
+
+
+def print_structure(data: Any, chosen: Format) -> None:
+    """Print plain JSON types as JSON or YAML."""
+    if chosen is Format.json:
+        print(json.dumps(data, indent=2))
+    else:
+        import yaml
+
+        print(yaml.safe_dump(data, sort_keys=False), end="")
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table; numbers to the right."""
+    from rich.table import Table
+    from rich.text import Text
+
+    # Text, because rich would take the brackets of a string such as "exp[/1]" for markup.
+    table = Table(title=Text(title), title_justify="left", title_style="bold")
+    for index, column in enumerate(columns):
+        numeric = all(isinstance(row[index], int | float) or row[index] in ("", "-") for row in rows)
+        table.add_column(Text(column), justify="right" if numeric and rows else "left")
+    for row in rows:
+        table.add_row(*(Text(_cell(value)) for value in row))
+    _print_rich(table)
+
+
+def print_study(result: StudyResult, chosen: Format) -> None:
+    """Print the state of a study."""
+    if chosen in {Format.json, Format.yaml}:
+        print_structure(result.to_dict(), chosen)
+        return
+    if chosen is Format.value:
+        for trial in result.front:
+            print(trial.number)
+        return
+    states = ", ".join(f"{count} {state}" for state, count in result.states.items() if count)
+    print(f"Study {result.name} in {result.storage}: {states or 'no trials'}")
+    if result.hypervolume is not None:
+        print(f"Hypervolume (1 - accuracy, energy / reference energy; at most 1): {result.hypervolume:.4f}")
+    columns = ("", "trial", "accuracy %", "energy uJ", "F_AEB", "params", "test %", "test uJ", "architecture")
+    rows = [_row("", trial) for trial in result.front]
+    rows += [_row("recommended", result.recommended)] if result.recommended else []
+    rows += [_row("reference", result.reference)] if result.reference else []
+    title = f"Pareto front: accuracy on the search split, energy under the {result.convention!r} convention"
+    print_table(title, columns, rows)
+
+
+def print_trial(trial: TrialResult, chosen: Format, convention: str) -> None:
+    """Print one trial."""
+    if chosen is Format.value:
+        print(trial.number)
+    elif chosen is Format.table:
+        columns = ("", "trial", "accuracy %", "energy uJ", "F_AEB", "params", "test %", "test uJ", "architecture")
+        print_table(f"Energy under the {convention!r} convention", columns, [_row("recommended", trial)])
+    else:
+        print_structure(trial.to_dict(with_test=True), chosen)
+
+
+def print_retraining(done: Retraining, chosen: Format) -> None:
+    """Print a network that was trained by itself, beside what it is compared with."""
+    if chosen is Format.value:
+        print(done.retrained.test_accuracy)
+    elif chosen is Format.table:
+        print(f"Network in {done.folder}")
+        rows = [
+            (
+                row.role,
+                row.trial,
+                f"{100 * row.search_accuracy:.2f}",
+                f"{100 * row.test_accuracy:.2f}",
+                f"{row.energy_uJ:.4g}",
+                f"{row.params:,}",
+            )
+            for row in done.rows
+        ]
+        columns = ("", "trial", "search %", "test %", "energy uJ", "params")
+        print_table(f"Energy on the search split, under the {done.convention!r} convention", columns, rows)
+    else:
+        print_structure(done.to_dict(), chosen)
+
+
+def _row(role: str, trial: TrialResult) -> tuple[object, ...]:
+    test = trial.test
+    return (
+        role,
+        trial.number,
+        f"{100 * trial.accuracy:.2f}",
+        f"{trial.energy_uJ:.4g}",
+        "-" if trial.f_aeb is None else f"{trial.f_aeb:.4f}",
+        "-" if trial.attrs.get("params") is None else f"{trial.attrs['params']:,}",
+        "" if test is None else f"{100 * test['accuracy']:.2f}",
+        "" if test is None else f"{test['energy_uJ']:.4g}",
+        trial.describe(),
+    )
+
+
+def _cell(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _print_rich(table: Table) -> None:
+    from rich.console import Console
+
+    # Without a terminal nothing may be cut to an imagined width.
+    width = None if sys.stdout.isatty() else 200
+    Console(width=width, soft_wrap=not sys.stdout.isatty()).print(table)

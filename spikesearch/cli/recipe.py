@@ -1,0 +1,122 @@
+"""Studies of recipes on the command line: what ``spikesearch study create``, ``run`` and ``show`` do with them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from spikesearch.cli.output import Format, print_structure, print_table
+
+
+class Kind(StrEnum):
+    """What a study searches."""
+
+    architecture = "architecture"
+    recipe = "recipe"
+
+
+class SourceChoice(StrEnum):
+    """What training a network by itself may begin with."""
+
+    inherited = "inherited"
+    scratch = "scratch"
+
+
+KindOption = Annotated[Kind, typer.Option(help="Search architectures, or the recipe that trains one of them best.")]
+SourceOption = Annotated[
+    SourceChoice | None,
+    typer.Option(
+        "--from",
+        help="Begin with the weights of the supernet, or with new ones.  [default: inherited]",
+        show_default=False,
+    ),
+]
+RecipeTrialOption = Annotated[
+    int | None,
+    typer.Option("--trial", help="With --kind recipe: the architecture's; by default the recommended one."),
+]
+ArchOption = Annotated[
+    Path | None,
+    typer.Option("--arch", help="With --kind recipe: JSON file of an architecture (model.json), instead of a trial's."),
+]
+
+
+def refuse_recipe_options(**options: object) -> None:
+    """Complain about options that mean nothing for a study of architectures."""
+    for name, value in options.items():
+        if value is not None:
+            raise typer.BadParameter(f"--{name} goes with --kind recipe only.")
+
+
+def create_recipe(
+    what: str,
+    *,
+    trial: int | None,
+    arch: Path | None,
+    source: SourceChoice | None,
+    storage: str | None,
+    study_name: str | None,
+    skip_if_exists: bool,
+) -> str:
+    """Create a study of recipes and return its name."""
+    from spikesearch.study.recipe import create_recipe_study, read_architecture
+
+    study = create_recipe_study(
+        what,
+        trial=trial,
+        arch=None if arch is None else read_architecture(arch),
+        source="inherited" if source is None else source.value,
+        storage=storage,
+        study_name=study_name,
+        load_if_exists=skip_if_exists,
+    )
+    return study.study_name
+
+
+def ran_recipes(what: str, chosen: Format, *, workers: int, storage: str | None, **options: Any) -> bool:
+    """Run a study of recipes and print it; do nothing and return false if it is none."""
+    from spikesearch.study.recipe import is_recipe_study
+
+    if not is_recipe_study(what, storage):
+        return False
+    if workers != 1:
+        raise typer.BadParameter("a study of recipes has one worker per command; start the command several times.")
+    from spikesearch.study.recipe_run import run_recipe_study
+
+    run_recipe_study(what, storage=storage, **options)
+    return shown_recipes(what, chosen, storage=storage)
+
+
+def shown_recipes(name: str, chosen: Format, *, storage: str | None) -> bool:
+    """Print the state of a study of recipes; do nothing and return false if it is none."""
+    from spikesearch.study.recipe import describe_recipes, is_recipe_study
+    from spikesearch.study.store import find_study, open_store
+
+    if not is_recipe_study(name, storage):
+        return False
+    store = open_store(storage, create=False)
+    found = describe_recipes(find_study(store, name), store.name)
+    if chosen is Format.value:
+        print("" if found["best"] is None else found["best"])
+    elif chosen is Format.table:
+        states = ", ".join(f"{count} {state}" for state, count in found["states"].items() if count)
+        print(f"Recipes {name} in {found['storage']}, from {found['from']} weights: {states}")
+        keys = ("lr", "weight_decay", "label_smoothing", "mixup", "epochs")
+        rows = [
+            (
+                trial["number"],
+                trial["state"],
+                "-" if trial["accuracy"] is None else f"{100 * trial['accuracy']:.2f}",
+                trial["epochs_run"],
+                *(trial["recipe"].get(key, "-") for key in keys),
+            )
+            for trial in found["trials"]
+        ]
+        columns = ("trial", "state", "accuracy %", "epochs run", *keys)
+        print_table("Best first; accuracy on the search split", columns, rows)
+    else:
+        print_structure(found, chosen)
+    return True

@@ -1,0 +1,239 @@
+"""``spikesearch study``: create, run and read studies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from spikesearch.cli.output import (
+    DeviceOption,
+    Format,
+    FormatOption,
+    RunDirOption,
+    StorageOption,
+    print_structure,
+    print_study,
+    print_table,
+    print_trial,
+)
+from spikesearch.cli.recipe import (
+    ArchOption,
+    Kind,
+    KindOption,
+    RecipeTrialOption,
+    SourceOption,
+    create_recipe,
+    ran_recipes,
+    refuse_recipe_options,
+    shown_recipes,
+)
+
+app = typer.Typer(help="Create, run and read studies.", no_args_is_help=True, rich_markup_mode=None)
+
+NameArgument = Annotated[str, typer.Argument(help="Name of the study.")]
+NameOption = Annotated[str | None, typer.Option(help="Name of the study, instead of the study file's.")]
+
+
+@app.callback()
+def _quiet_optuna() -> None:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@app.command()
+def create(
+    study_file: Annotated[str, typer.Argument(help="A study file, or the id of a shipped one, such as digits.")],
+    storage: StorageOption = None,
+    study_name: NameOption = None,
+    skip_if_exists: Annotated[bool, typer.Option("--skip-if-exists", help="Accept a study that exists.")] = False,
+    kind: KindOption = Kind.architecture,
+    trial: RecipeTrialOption = None,
+    arch: ArchOption = None,
+    source: SourceOption = None,
+) -> None:
+    """Create a study and print its name; nothing is trained yet."""
+    if kind is Kind.recipe:
+        name = create_recipe(
+            study_file,
+            trial=trial,
+            arch=arch,
+            source=source,
+            storage=storage,
+            study_name=study_name,
+            skip_if_exists=skip_if_exists,
+        )
+        print(name)
+        return
+    refuse_recipe_options(**{"trial": trial, "arch": arch, "from": source})
+    from spikesearch.config import find_study_file, load_study_file
+    from spikesearch.study import create_study
+    from spikesearch.study.prepare import load_data_of, new_supernet
+
+    config = load_study_file(find_study_file(study_file))
+    new_supernet(config, load_data_of(config))  # wrong data are found before anything is written
+    study = create_study(config, storage=storage, study_name=study_name, load_if_exists=skip_if_exists)
+    print(study.study_name)
+
+
+@app.command()
+def run(
+    what: Annotated[str, typer.Argument(metavar="STUDY", help="A study's name, a study file or a shipped id.")],
+    storage: StorageOption = None,
+    study_name: NameOption = None,
+    n_trials: Annotated[
+        int | None, typer.Option(help="Further trials; by default what the study file asks for.")
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds of search; training does not count.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes that score trials.")] = 1,
+    run_dir: RunDirOption = None,
+    device: DeviceOption = "cpu",
+    chosen: FormatOption = Format.table,
+) -> None:
+    """Train the supernet and search it, or do what is left of that; then print the Pareto front."""
+    options: dict[str, Any] = {
+        "storage": storage,
+        "n_trials": n_trials,
+        "timeout": timeout,
+        "run_dir": run_dir,
+        "device": device,
+    }
+    if study_name is None and ran_recipes(what, chosen, workers=workers, **options):
+        return
+    from spikesearch.study import run_study
+    from spikesearch.study.results import read_results
+    from spikesearch.study.store import storage_name
+
+    study = run_study(
+        what,
+        study_name=study_name,
+        workers=workers,
+        **options,
+    )
+    print_study(read_results(study, storage_name(study)), chosen)
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder of images with one sub-folder per class, or other data.")],
+    output: Annotated[Path, typer.Option(help="The study file to write.")],
+) -> None:
+    """Write a working study file for a folder of data."""
+    from spikesearch.data.init import init_study_file
+
+    print(init_study_file(folder, output))
+
+
+@app.command(name="list")
+def list_(storage: StorageOption = None, chosen: FormatOption = Format.table) -> None:
+    """List the studies of a storage."""
+    from spikesearch.study.store import list_studies, summary
+
+    rows = [summary(study) for study in list_studies(storage)]
+    if chosen is Format.value:
+        for row in rows:
+            print(row["name"])
+    elif chosen is Format.table:
+        columns = ("name", "trials", "complete", "started", "made by")
+        values = [
+            (row["name"], row["n_trials"], row["complete"], row["started"] or "-", row["made_by"]) for row in rows
+        ]
+        print_table("Studies", columns, values)
+    else:
+        print_structure(rows, chosen)
+
+
+@app.command()
+def show(name: NameArgument, storage: StorageOption = None, chosen: FormatOption = Format.table) -> None:
+    """Show the state of a study: its Pareto front, the recommended trial and the reference."""
+    if shown_recipes(name, chosen, storage=storage):
+        return
+    from spikesearch.study import load_study
+    from spikesearch.study.results import read_results
+    from spikesearch.study.store import storage_name
+
+    study = load_study(name, storage=storage)
+    print_study(read_results(study, storage_name(study)), chosen)
+
+
+@app.command()
+def best(
+    name: NameArgument,
+    storage: StorageOption = None,
+    max_energy: Annotated[float | None, typer.Option(help="At most this many microjoules per sample.")] = None,
+    min_accuracy: Annotated[
+        float | None, typer.Option(help="At least this search accuracy, as a fraction.", min=0, max=1)
+    ] = None,
+    beta: Annotated[float | None, typer.Option(help="Weight of the energy in F_AEB.")] = None,
+    chosen: FormatOption = Format.table,
+) -> None:
+    """Show the recommended trial."""
+    from spikesearch.study import load_study
+    from spikesearch.study.provenance import stored_config
+    from spikesearch.study.results import best_trial
+
+    study = load_study(name, storage=storage)
+    trial = best_trial(study, max_energy=max_energy, min_accuracy=min_accuracy, beta=beta)
+    print_trial(trial, chosen, stored_config(study).scoring.convention)
+
+
+@app.command()
+def report(
+    name: NameArgument,
+    storage: StorageOption = None,
+    output: Annotated[Path | None, typer.Option(help="File to write, with a picture beside it; else print.")] = None,
+    run_dir: RunDirOption = None,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Write a report in Markdown: picture and table of the front, test scores, energy per layer, provenance."""
+    from spikesearch.report.markdown import study_report, write_report
+    from spikesearch.study.trained import open_trained
+
+    trained = open_trained(name, storage=storage, run_dir=run_dir, device=device)
+    if output is None:
+        print(study_report(trained), end="")
+    else:
+        write_report(trained, output)
+        print(output)
+
+
+@app.command()
+def verify(
+    name: NameArgument,
+    storage: StorageOption = None,
+    run_dir: RunDirOption = None,
+    device: DeviceOption = "cpu",
+    chosen: FormatOption = Format.table,
+) -> None:
+    """Check a study against its data and supernet, and score two trials again; exit status 1 if a check fails."""
+    from spikesearch.study.verify import verify_study
+
+    checks = verify_study(name, storage=storage, run_dir=run_dir, device=device)
+    if chosen is Format.table:
+        rows = [(check.name, "ok" if check.passed else "FAILED", check.found) for check in checks]
+        print_table(f"Study {name}", ("check", "result", "found"), rows)
+    elif chosen is Format.value:
+        for check in checks:
+            print("ok" if check.passed else "FAILED", check.name)
+    else:
+        print_structure([check.to_dict() for check in checks], chosen)
+    if not all(check.passed for check in checks):
+        raise typer.Exit(1)
+
+
+@app.command()
+def delete(
+    name: NameArgument,
+    storage: StorageOption = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete a study, its supernet and its checkpoints."""
+    from spikesearch.study.store import delete_study, find_study, open_store
+
+    find_study(open_store(storage, create=False), name)
+    if not yes:
+        typer.confirm(f"Delete the study {name!r} with its trials and its supernet?", abort=True, err=True)
+    delete_study(name, storage=storage)
+    print(name)

@@ -1,0 +1,142 @@
+"""``spikesearch subnet``: take one architecture out of a study."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spikesearch.cli.output import (
+    DeviceOption,
+    Format,
+    FormatOption,
+    RunDirOption,
+    StorageOption,
+    TrialOption,
+    print_retraining,
+    print_structure,
+)
+from spikesearch.cli.recipe import SourceOption
+from spikesearch.cli.study import NameArgument, _quiet_optuna
+
+app = typer.Typer(help="Take one architecture out of a study.", no_args_is_help=True, rich_markup_mode=None)
+app.callback()(_quiet_optuna)
+
+
+class SplitChoice(StrEnum):
+    """Splits that a subnet may be evaluated on."""
+
+    search = "search"
+    test = "test"
+
+
+@app.command()
+def extract(
+    name: NameArgument,
+    storage: StorageOption = None,
+    trial: TrialOption = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder to write; by default subnets/<trial> of the study's.")
+    ] = None,
+    run_dir: RunDirOption = None,
+) -> None:
+    """Write a trial's network with its inherited weights, and print the folder."""
+    from spikesearch.study.trained import extract_subnet, open_trained
+
+    print(extract_subnet(open_trained(name, storage=storage, run_dir=run_dir), trial, output))
+
+
+@app.command()
+def evaluate(
+    name: NameArgument,
+    storage: StorageOption = None,
+    trial: TrialOption = None,
+    split: Annotated[SplitChoice, typer.Option(help="Which images.")] = SplitChoice.search,
+    run_dir: RunDirOption = None,
+    device: DeviceOption = "cpu",
+    chosen: FormatOption = Format.table,
+) -> None:
+    """Score a trial's network with inherited weights again, and show its energy layer by layer."""
+    from spikesearch.study.trained import evaluate_subnet, open_trained
+
+    trained = open_trained(name, storage=storage, run_dir=run_dir, device=device)
+    evaluation = evaluate_subnet(trained, trial, split.value)
+    if chosen is Format.value:
+        print(evaluation.accuracy)
+    elif chosen is Format.table:
+        print(
+            f"Trial {evaluation.number} of study {name}: accuracy {evaluation.accuracy:.2%} on the {split.value} split"
+        )
+        print(evaluation.energy.table())
+    else:
+        print_structure(evaluation.to_dict(), chosen)
+
+
+@app.command()
+def retrain(
+    name: NameArgument,
+    storage: StorageOption = None,
+    trial: TrialOption = None,
+    source: SourceOption = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the training split; by default train.epochs of the study file.")
+    ] = None,
+    recipe_from: Annotated[
+        str | None, typer.Option(metavar="STUDY", help="Study of recipes whose best trial's recipe is used.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder to write the network to as well.")] = None,
+    run_dir: RunDirOption = None,
+    device: DeviceOption = "cpu",
+    chosen: FormatOption = Format.table,
+) -> None:
+    """Train a trial's network by itself, or what is left of that, and compare it on the test split; done once."""
+    from spikesearch.study.retrain import retrain_subnet
+    from spikesearch.study.trained import open_trained
+
+    trained = open_trained(name, storage=storage, run_dir=run_dir, device=device)
+    done = retrain_subnet(
+        trained,
+        trial,
+        source=None if source is None else source.value,
+        epochs=epochs,
+        recipe_from=recipe_from,
+        output=output,
+    )
+    print_retraining(done, chosen)
+
+
+class ExportChoice(StrEnum):
+    """Formats that a network can be exported to; the keys of ``spikesearch.export.FORMATS``."""
+
+    safetensors = "safetensors"
+    timm = "timm"
+    onnx = "onnx"
+    torch = "torch"
+    nir = "nir"
+    nir_stem = "nir-stem"
+
+
+@app.command()
+def export(
+    name: NameArgument,
+    storage: StorageOption = None,
+    trial: TrialOption = None,
+    network: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Folder of a retrained network, instead of a trial.")
+    ] = None,
+    to: Annotated[ExportChoice, typer.Option(help="Format.")] = ExportChoice.safetensors,
+    opset: Annotated[int | None, typer.Option(help="Version of the ONNX operators.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder to write; by default exports/<trial>-<format> of the study's.")
+    ] = None,
+    run_dir: RunDirOption = None,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Write a network for other tools, with a model card, checked on real images; print the folder."""
+    from spikesearch.study.export import export_subnet
+    from spikesearch.study.trained import open_trained
+
+    trained = open_trained(name, storage=storage, run_dir=run_dir, device=device)
+    print(export_subnet(trained, trial, to=to.value, output=output, network=network, opset=opset))

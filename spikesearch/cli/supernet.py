@@ -1,0 +1,60 @@
+"""``spikesearch supernet``: train it without searching, look at it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from spikesearch.cli.output import (
+    DeviceOption,
+    Format,
+    FormatOption,
+    RunDirOption,
+    StorageOption,
+    print_structure,
+    print_table,
+)
+from spikesearch.cli.study import NameArgument, NameOption, _quiet_optuna
+
+app = typer.Typer(help="Train a study's supernet, look at it.", no_args_is_help=True, rich_markup_mode=None)
+app.callback()(_quiet_optuna)
+
+
+@app.command()
+def train(
+    what: Annotated[str, typer.Argument(metavar="STUDY", help="A study's name, a study file or a shipped id.")],
+    storage: StorageOption = None,
+    study_name: NameOption = None,
+    run_dir: RunDirOption = None,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Train the supernet of a study, or what is left of that, and print the study's name; no trial is run."""
+    from spikesearch.study.runner import open_session
+
+    session = open_session(what, storage=storage, study_name=study_name, run_dir=run_dir, device=device)
+    session.train()
+    print(session.study.study_name)
+
+
+@app.command()
+def info(
+    name: NameArgument,
+    storage: StorageOption = None,
+    run_dir: RunDirOption = None,
+    chosen: FormatOption = Format.table,
+) -> None:
+    """Show the supernet of a study: size, hash, training."""
+    from spikesearch.study.trained import supernet_info
+
+    facts = supernet_info(name, storage=storage, run_dir=run_dir)
+    if chosen is Format.value:
+        print(facts["hash"])
+    elif chosen is Format.table:
+        print_table(f"Supernet of study {name}", ("", ""), [(key, _text(value)) for key, value in facts.items()])
+    else:
+        print_structure(facts, chosen)
+
+
+def _text(value: object) -> str:
+    return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)

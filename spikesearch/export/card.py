@@ -1,0 +1,185 @@
+"""The model card: what a network is, what it was trained and judged on, what it costs, where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from spikesearch.energy import EnergyReport
+from spikesearch.nn import Spikformer, count_parameters
+
+USAGE = {
+    "safetensors": """from spikesearch.export import load_network
+
+net = load_network("FOLDER")
+logits = net(images)""",
+    "timm": """import spikesearch  # makes the architecture known to timm
+import timm
+
+net = timm.create_model("local-dir:FOLDER", pretrained=True).eval()
+logits = net(images)""",
+    "onnx": """import onnxruntime
+
+session = onnxruntime.InferenceSession("FOLDER/model.onnx")
+(logits,) = session.run(["logits"], {"images": images})  # float32""",
+    "torch": """import torch
+
+net = torch.export.load("FOLDER/model.pt2").module()
+logits = net(images)""",
+    "nir-stem": """from spikingjelly.activation_based.nir_exchange import import_from_nir
+
+stem = import_from_nir("FOLDER/stem.nir", step_mode="m")
+maps, _ = stem(images_in_every_time_step)  # [T, N, C, H, W] to [T, N, D, height, width]""",
+}
+
+
+def model_card(net: Spikformer, to: str, described: Mapping[str, Any], energies: Sequence[EnergyReport]) -> str:
+    """Return the text of ``README.md``.
+
+    Args:
+        net: The network.
+        to: The format of the folder, a key of :data:`USAGE`.
+        described: Content of ``model.json``. Used where present: ``study``, ``trial``, ``weights``, ``class_names``,
+            ``normalisation``, ``frames``, ``data``, ``accuracy``, ``test_accuracy``, ``supernet_hash``, ``versions``,
+            ``check``.
+        energies: Reports on the same samples, one per convention.
+    """
+    title = described.get("study") or f"spikformer-{net.arch.key}"
+    number = f", trial {described['trial']}" if described.get("trial") is not None else ""
+    parts = [
+        [f"# {title}{number}", "", _introduction(net, described)],
+        ["## Use", "", "```python", USAGE[to], "```", "", _input(net, described)],
+        _architecture(net),
+        _data(described),
+        _accuracy(described),
+        *([_energy(energies)] if energies else []),
+        _provenance(described),
+    ]
+    return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
+
+
+def _introduction(net: Spikformer, described: Mapping[str, Any]) -> str:
+    arch = net.arch
+    weights = f", weights {described['weights']}" if described.get("weights") else ""
+    return (
+        f"A Spikformer with {count_parameters(net):,} parameters: width {arch.embed_dim}, {arch.depth} "
+        f"{'block' if arch.depth == 1 else 'blocks'}, {arch.time_steps} time steps{weights}."
+    )
+
+
+def _input(net: Spikformer, described: Mapping[str, Any]) -> str:
+    size = f"{net.in_channels}, {net.image_size}, {net.image_size}"
+    frames = described.get("frames")
+    shape = f"[N, {size}]" if frames is None else f"[N, {frames}, {size}]"
+    text = f"`images` is float32 `{shape}`"
+    if normalisation := described.get("normalisation"):
+        mean, std = (", ".join(f"{value:.6g}" for value in normalisation[key]) for key in ("mean", "std"))
+        what = "8-bit pixels" if frames is None else "event counts"
+        text += f", made from raw {what} as (raw - mean) / std with mean {mean} and std {std} per channel"
+    return text + f"; `logits` is `[N, {net.num_classes}]`."
+
+
+def _architecture(net: Spikformer) -> list[str]:
+    arch = net.arch
+    rows: list[tuple[Any, ...]] = [("stem", "", "", f"{arch.stem.v_threshold:g}", f"{arch.stem.tau:g}")]
+    for i, block in enumerate(arch.blocks):
+        rows.append((f"block {i}", block.num_heads, f"{block.mlp_ratio:g}", f"{block.v_threshold:g}", f"{block.tau:g}"))
+    stages = ", ".join(str(stage) for stage in net.pool_stages) or "none"
+    return [
+        "## Architecture",
+        "",
+        *_table(("", "heads", "MLP ratio", "threshold", "tau"), rows),
+        "",
+        f"Stem stages that end in a max-pooling: {stages}. Key: `{arch.key}`.",
+    ]
+
+
+def _data(described: Mapping[str, Any]) -> list[str]:
+    data, classes = described.get("data"), described.get("class_names")
+    lines = ["## Data", ""]
+    if data:
+        lines.append(f"{data['summary']}.")
+        if data.get("splits"):
+            rows = [(name, f"{count:,}", _SPLIT_USE.get(name, "")) for name, count in data["splits"].items()]
+            lines += ["", *_table(("split", "samples", "used for"), rows)]
+    if classes:
+        shown = [str(name) for name in classes[:20]]
+        more = f" and {len(classes) - 20} more" if len(classes) > 20 else ""
+        lines += ["", f"Classes, in the order of the logits: {', '.join(shown)}{more}."]
+    return lines if len(lines) > 2 else []
+
+
+def _accuracy(described: Mapping[str, Any]) -> list[str]:
+    rows = []
+    for name, split, what in (
+        ("test_accuracy", "test", "nothing was chosen on it"),
+        ("accuracy", "search", "the architecture was chosen on it, so it flatters"),
+    ):
+        if described.get(name) is not None:
+            rows.append((split, f"{described[name]:.2%}", what))
+    return ["## Accuracy", "", *_table(("split", "accuracy", ""), rows)] if rows else []
+
+
+def _energy(energies: Sequence[EnergyReport]) -> list[str]:
+    first = energies[0]
+    lines = [
+        "## Energy",
+        "",
+        f"Counted operations of one sample times {first.mac_pj} pJ per MAC and {first.ac_pj} pJ per AC (45 nm), at the "
+        f"activity measured on {first.n_images:,} samples; memory traffic is not part of it. "
+        f"{first.mean_firing_rate:.4f} spikes per neuron and time step.",
+        "",
+        *_table(
+            ("convention", "microjoules per sample", "MACs", "ACs", "first layer counted once"),
+            [
+                (
+                    f"`{e.convention}`",
+                    f"{e.total_uJ:.4f}",
+                    f"{e.macs:,.0f}",
+                    f"{e.acs:,.0f}",
+                    f"{e.first_layer_once_uJ:.4f}",
+                )
+                for e in energies
+            ],
+        ),
+    ]
+    for report in energies:
+        rows = [
+            (
+                f"`{layer.name}`",
+                f"{layer.input_rate:.4f}",
+                f"{layer.macs:,.0f}",
+                f"{layer.acs:,.0f}",
+                f"{layer.energy_uJ:.4f}",
+            )
+            for layer in report.layers
+        ]
+        header = ("layer", "input rate", "MACs", "ACs", "microjoules")
+        lines += ["", f"### Convention `{report.convention}`, by layer", "", *_table(header, rows)]
+    return lines
+
+
+def _provenance(described: Mapping[str, Any]) -> list[str]:
+    rows = [
+        ("study", described.get("study")),
+        ("trial", described.get("trial")),
+        ("weights", described.get("weights_hash")),
+        ("supernet", described.get("supernet_hash")),
+        ("data", (described.get("data") or {}).get("fingerprint")),
+        ("versions", ", ".join(f"{name} {version}" for name, version in (described.get("versions") or {}).items())),
+    ]
+    if check := described.get("check"):
+        rows.append(("check", ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in check.items())))
+    return ["## Provenance", "", *(f"- {name}: {value}" for name, value in rows if value not in (None, ""))]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    lines = [header, ["---"] * len(header), *rows]
+    return ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines]
+
+
+_SPLIT_USE = {
+    "train": "weights and batch-norm statistics",
+    "search": "scores of the trials",
+    "test": "the final number only",
+}

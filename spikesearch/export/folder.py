@@ -1,0 +1,227 @@
+"""A network as a folder: weights in safetensors, everything else in JSON; complete or absent."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import nn
+
+from spikesearch.errors import CheckpointError, ExportError, StorageError
+from spikesearch.io import atomic_write_bytes, atomic_write_json, sync_folder
+from spikesearch.nn import Spikformer
+from spikesearch.space import Architecture
+from spikesearch.train.checkpoint import tensors_hash, weights_hash
+
+FORMAT = "spikesearch-network"
+FORMAT_VERSION = 1
+WEIGHTS, FACTS, CARD = "model.safetensors", "model.json", "README.md"
+
+
+def save_network(folder: str | Path, net: Spikformer, facts: Mapping[str, Any]) -> Path:
+    """Write a network to a folder: ``model.safetensors`` and ``model.json``.
+
+    The folder appears complete or not at all. A folder that holds the same network is replaced.
+
+    Args:
+        folder: Folder to write; its parents are created.
+        net: The network, on any device.
+        facts: What else is known of it, in plain JSON types: where it comes from, accuracy, names of the classes.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ExportError: If the folder holds something else.
+        StorageError: If it cannot be written.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from spikesearch import SearchSpace, Spikformer
+        >>> space = SearchSpace((16,), (1,), (2,), (2,), (1.0,), (2.0,), (2,))
+        >>> net = Spikformer(space.largest, in_channels=1, image_size=8, num_classes=10)
+        >>> folder = save_network(f"{mkdtemp()}/net", net, {"class_names": [str(i) for i in range(10)]})
+        >>> load_network(folder).arch == net.arch
+        True
+    """
+    described = describe(net, facts)
+    with new_folder(Path(folder), described) as scratch:
+        write_weights(scratch, net)
+        atomic_write_json(scratch / FACTS, described)
+    return Path(folder)
+
+
+def load_network(folder: str | Path) -> Spikformer:
+    """Read what :func:`save_network` wrote: the same logits in evaluation mode, bit for bit.
+
+    Args:
+        folder: A folder with ``model.safetensors`` and ``model.json``.
+
+    Returns:
+        The network on the CPU, in evaluation mode.
+
+    Raises:
+        CheckpointError: If the folder is missing, corrupt, of a newer version or of something else.
+    """
+    folder = Path(folder)
+    facts = read_facts(folder)
+    path = folder / WEIGHTS
+    try:
+        tensors = load(path.read_bytes())
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path} is missing; export the network with `--to safetensors` to load it with spikesearch."
+        ) from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is corrupt ({error}); write the network again.") from None
+    if tensors_hash(tensors) != facts.get("weights_hash"):
+        raise CheckpointError(f"{path} does not hold the weights that {FACTS} describes; write the network again.")
+    net = _build(folder / FACTS, facts)
+    try:
+        net.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path} does not fit the architecture in {FACTS}: {reason[:200]}") from None
+    return net.eval()
+
+
+def read_facts(folder: str | Path) -> dict[str, Any]:
+    """Return what ``model.json`` of an exported folder says.
+
+    Raises:
+        CheckpointError: If it is missing, corrupt, of a newer version or of something else.
+    """
+    path = Path(folder) / FACTS
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        what = "does not exist" if not Path(folder).exists() else f"holds no network: {FACTS} is missing"
+        raise CheckpointError(f"{folder} {what}; `spikesearch subnet export` writes one.") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is corrupt ({error}); write the network again.") from None
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        raise CheckpointError(f"{path} does not describe a network of spikesearch.")
+    version = facts.get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format version {version}, newer than this spikesearch understands ({FORMAT_VERSION}); "
+            "upgrade spikesearch."
+        )
+    return facts
+
+
+def settings(net: Spikformer) -> dict[str, Any]:
+    """Return the keyword arguments that build a network of this shape, in plain JSON types."""
+    found = {name: getattr(net, name) for name in _setting_names()}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+
+
+def describe(net: Spikformer, facts: Mapping[str, Any], files: Iterable[str] = (FACTS, WEIGHTS)) -> dict[str, Any]:
+    """Return the content of ``model.json`` for a folder of these files."""
+    own = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "files": sorted(files),
+        "weights_hash": weights_hash(net),
+        "architecture": net.arch.to_dict(),
+        "model": settings(net),
+    }
+    return {**own, **{key: value for key, value in facts.items() if key not in own}}
+
+
+def write_weights(folder: Path, net: nn.Module) -> None:
+    """Write ``model.safetensors``."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    atomic_write_bytes(folder / WEIGHTS, save(tensors, metadata={"format": "pt"}))
+
+
+@contextmanager
+def new_folder(folder: Path, described: Mapping[str, Any]) -> Iterator[Path]:
+    """Give a folder to write into, and put it in the place of ``folder`` when the block ends without an error.
+
+    Args:
+        folder: Where the files shall be.
+        described: The coming ``model.json``; a folder with the same network may be replaced.
+
+    Raises:
+        ExportError: If ``folder`` holds something else.
+        StorageError: If it cannot be written.
+    """
+    _refuse_other(folder, described)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    except OSError as error:
+        raise StorageError(f"Cannot write {folder}: {error.strerror}. Choose a folder that is writable.") from error
+    try:
+        (scratch / "new").mkdir()  # with the usual mode; a temporary folder is private
+        yield scratch / "new"
+        _swap(scratch / "new", folder, scratch / "old")
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _swap(new: Path, folder: Path, old: Path) -> None:
+    try:
+        if folder.exists():
+            os.replace(folder, old)
+        try:
+            os.replace(new, folder)
+        except OSError:
+            if old.exists():
+                os.replace(old, folder)
+            raise
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise StorageError(f"Cannot write {folder}: {error.strerror}. Choose a folder that is writable.") from error
+
+
+def _refuse_other(folder: Path, described: Mapping[str, Any]) -> None:
+    if not folder.exists():
+        return
+    advice = "choose another --output, or remove it."
+    if not folder.is_dir():
+        raise ExportError(f"{folder} is a file; {advice}")
+    files = sorted(path.name for path in folder.iterdir())
+    if not files:
+        return
+    try:
+        before = read_facts(folder)
+    except CheckpointError:
+        raise ExportError(f"{folder} is not empty and holds no network of spikesearch; {advice}") from None
+    if any(before.get(key) != described.get(key) for key in ("weights_hash", "architecture", "model")):
+        raise ExportError(f"{folder} holds another network; {advice}")
+    if before.get("files") != described["files"]:
+        raise ExportError(f"{folder} holds the same network in another format; {advice}")
+    foreign = [name for name in files if name not in described["files"]]
+    if foreign:
+        raise ExportError(f"{folder} also holds {foreign[0]}, which would be lost; {advice}")
+
+
+def _build(path: Path, facts: Mapping[str, Any]) -> Spikformer:
+    try:
+        arch = Architecture.from_dict(facts["architecture"])
+        known = {name: value for name, value in facts["model"].items() if value is not None}
+        unknown = sorted(known.keys() - set(_setting_names()))
+        if not unknown:
+            if "pool_stages" in known:
+                known["pool_stages"] = tuple(known["pool_stages"])
+            return Spikformer(arch, **known)
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is corrupt ({error}); write the network again.") from None
+    raise CheckpointError(f"{path} has an unknown `model.{unknown[0]}`; upgrade spikesearch.")
+
+
+def _setting_names() -> list[str]:
+    """Every keyword-only argument of a Spikformer is kept as an attribute of the same name."""
+    parameters = inspect.signature(Spikformer).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]

@@ -1,0 +1,1 @@
+"""What a person sees of a study: the dashboard and the written report."""

@@ -1,0 +1,106 @@
+"""A study in Markdown: the front, the test scores, the energy per layer and where it all comes from."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from spikesearch.errors import MissingDependencyError
+from spikesearch.io import atomic_write_bytes, atomic_write_text
+from spikesearch.report.figures import pareto_figure
+from spikesearch.study import provenance
+from spikesearch.study.results import StudyResult, TrialResult
+from spikesearch.study.trained import Trained, final_score
+
+_log = logging.getLogger(__name__)
+
+
+def write_report(trained: Trained, output: Path) -> None:
+    """Write the report of a study, and a picture of its Pareto front beside it (``report.md``, ``report.png``).
+
+    Args:
+        trained: The study with its trained supernet.
+        output: The Markdown file.
+    """
+    picture: Path | None = output.with_suffix(".png")
+    try:
+        atomic_write_bytes(output.with_suffix(".png"), pareto_figure(trained.results()))
+    except MissingDependencyError as error:
+        _log.warning("The report has no picture. %s", error)
+        picture = None
+    atomic_write_text(output, study_report(trained, picture=picture.name if picture else None))
+
+
+def study_report(trained: Trained, *, picture: str | None = None) -> str:
+    """Return the report of a study; scores the recommended and the reference on the test split if that is not done.
+
+    Args:
+        trained: The study with its trained supernet.
+        picture: File name of a picture of the Pareto front, to be shown.
+    """
+    for reported in _reported(trained.results()):
+        final_score(trained.store, trained.study, trained.scorer, reported.architecture)
+    result = trained.results()
+    config = trained.config
+    states = ", ".join(f"{count} {state}" for state, count in result.states.items() if count) or "no trials"
+    lines = [
+        f"# Study {result.name}",
+        "",
+        f"{states}. Every energy is in microjoules per sample under the `{result.convention}` convention, with "
+        f"{config.scoring.mac_pj} pJ per MAC and {config.scoring.ac_pj} pJ per AC.",
+        f"F_AEB = accuracy * (energy / reference energy) ** -{config.report.beta}.",
+        "",
+        "## Recommended and reference",
+        "",
+        "The recommended architecture was chosen on the search split, among many; only the accuracy on the test split, "
+        "which nothing was chosen on, says how good it is.",
+        "",
+        *_table([("recommended", result.recommended), ("reference", result.reference)], with_test=True),
+        "",
+        "## Pareto front",
+        "",
+        *([f"![accuracy against energy of all trials]({picture})", ""] if picture else []),
+        *_table([("", trial) for trial in result.front], with_test=False),
+        "",
+    ]
+    if result.hypervolume is not None:
+        lines += [f"Hypervolume of (1 - accuracy, energy / reference energy), at most 1: {result.hypervolume:.4f}.", ""]
+    for role, trial in (("recommended", result.recommended), ("reference", result.reference)):
+        if trial is not None:
+            _, energy = trained.scorer.evaluate(trial.architecture, "search")
+            lines += [f"## Energy of the {role} architecture, layer by layer", "", "```", energy.table(), "```", ""]
+            lines += ["```json", json.dumps(trial.architecture.to_dict()), "```", ""]
+    attrs = trained.study.user_attrs
+    lines += [
+        "## Where it comes from",
+        "",
+        f"- data: {trained.data.summary()}",
+        f"- supernet: {attrs[provenance.SUPERNET_HASH]}",
+        f"- sampler: {attrs[provenance.SAMPLER]['name']}, seed {config.seed}",
+        "- versions: " + ", ".join(f"{name} {version}" for name, version in attrs[provenance.VERSIONS].items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _reported(result: StudyResult) -> list[TrialResult]:
+    return [trial for trial in (result.reference, result.recommended) if trial is not None]
+
+
+def _table(rows: Sequence[tuple[str, TrialResult | None]], *, with_test: bool) -> list[str]:
+    columns = ["", "trial", "accuracy", "energy", "F_AEB", "parameters"]
+    columns += ["test accuracy", "test energy"] if with_test else []
+    columns.append("architecture")
+    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    for role, trial in rows:
+        if trial is None:
+            continue
+        cells = [role, str(trial.number), f"{trial.accuracy:.2%}", f"{trial.energy_uJ:.4g}"]
+        cells.append("" if trial.f_aeb is None else f"{trial.f_aeb:.4f}")
+        cells.append(f"{trial.attrs['params']:,}" if trial.attrs.get("params") is not None else "")
+        if with_test:
+            cells += [f"{trial.test['accuracy']:.2%}", f"{trial.test['energy_uJ']:.4g}"] if trial.test else ["", ""]
+        cells.append(trial.describe())
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines

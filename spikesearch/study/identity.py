@@ -1,0 +1,110 @@
+"""Who runs a trial: a process that can be told apart from every other one, and whether it still lives."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+# Runs that are in progress in this process. A notebook outlives the runs it starts: its process lives, yet a trial of
+# a run that is not in this set has been abandoned.
+_RUNS_HERE: set[str] = set()
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A process at work on a study; stored with every trial it starts.
+
+    Args:
+        host: Name of the machine.
+        pid: Process id on that machine.
+        start: When the process started, so that a process id that is used again is told apart.
+        run: The call of ``run_study`` that the process works for; budgets are counted by it.
+    """
+
+    host: str
+    pid: int
+    start: str
+    run: str
+
+    @classmethod
+    def here(cls, run: str) -> Worker:
+        """Return the identity of this process for a run."""
+        pid = os.getpid()
+        return cls(socket.gethostname(), pid, process_start(pid) or "unknown", run)
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Worker | None:
+        """Return the worker that a trial names, or ``None`` if it names none (a plain Optuna user's trial)."""
+        if not isinstance(data, Mapping):
+            return None
+        try:
+            return cls(str(data["host"]), int(data["pid"]), str(data["start"]), str(data["run"]))
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types; the inverse of :meth:`from_dict`."""
+        return asdict(self)
+
+    def on_this_host(self) -> bool:
+        """Tell whether the process belongs to this machine, so that :meth:`is_alive` can be answered."""
+        return self.host == socket.gethostname()
+
+    def is_alive(self) -> bool:
+        """Tell whether the process still works on the run; a process of another machine always counts as alive."""
+        if not self.on_this_host():
+            return True
+        if process_start(self.pid) != self.start:
+            return False
+        return self.pid != os.getpid() or self.run in _RUNS_HERE
+
+
+@contextmanager
+def running_here(run: str) -> Iterator[None]:
+    """Mark a run as in progress in this process."""
+    _RUNS_HERE.add(run)
+    try:
+        yield
+    finally:
+        _RUNS_HERE.discard(run)
+
+
+def process_start(pid: int) -> str | None:
+    """Return when a process started, as an opaque text, or ``None`` if there is no such living process."""
+    # Ticks since the boot, with the boot's own name: exact, and untouched when somebody sets the clock.
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        if Path("/proc/self/stat").exists():
+            return None
+    except (OSError, UnicodeDecodeError):  # died while being read, or not ours to read
+        return None
+    else:
+        return None if fields[0] in {"Z", "X"} else f"{_boot()}:{fields[19]}"
+    return _start_by_psutil(pid)
+
+
+def _start_by_psutil(pid: int) -> str | None:
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return f"{process.create_time():.2f}"
+    except psutil.Error:
+        return None
+
+
+@cache
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+    except OSError:
+        return "boot"

@@ -1,0 +1,177 @@
+"""Where a study's results come from, kept in the study itself and verified before it is continued.
+
+A study mixes scores that were taken on different days, perhaps by different people. They are comparable only if the
+space, the data, the supernet and the way of scoring are the same, so a change of any of them is refused.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from spikesearch.config import StudyConfig
+from spikesearch.errors import StudyError
+
+if TYPE_CHECKING:
+    import optuna
+
+_log = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 1
+METRIC_NAMES = ("accuracy", "energy_uJ")
+
+# User attributes of a study.
+SCHEMA = "schema_version"
+STUDY_FILE = "study_file"
+SAMPLER = "sampler"
+VERSIONS = "versions"
+DATA_FINGERPRINT = "data_fingerprint"
+SUPERNET_HASH = "supernet_hash"
+REFERENCE_ENERGY = "reference_energy_uJ"
+RUN_DIR = "run_dir"
+IDENTITY = "identity"  # tells studies of one name in two storages apart
+TEST_PREFIX = "test:"
+RECIPE = "recipe"  # of a study of recipes, instead of STUDY_FILE
+
+_PACKAGES = ("spikesearch", "optuna", "torch", "spikingjelly", "timm", "numpy")
+
+# What may change from one run of a study to the next: names, places, budgets and how results are shown. Where the data
+# lie may change as well; that they are the same data is verified by their fingerprint.
+_FREE = {
+    *("name", "storage", "report", "schema_version", "search.n_trials", "scoring.cache_mb"),
+    "train.checkpoint_every_epochs",
+    *("data.path", "data.cache", "data.memory_mb", "data.download", "data.skip_unreadable"),
+}
+
+
+def sampler_arguments(config: StudyConfig) -> dict[str, Any]:
+    """Return the keyword arguments of the study's ESNNSampler, without the space."""
+    search = config.search
+    return {
+        "population_size": search.population_size,
+        "crossover_prob": search.crossover_prob,
+        "mutation_prob": search.mutation_prob,
+        "surrogate": search.surrogate,
+        "seed": config.seed,
+    }
+
+
+def describe(config: StudyConfig) -> dict[str, Any]:
+    """Return the user attributes of a new study."""
+    return {
+        SCHEMA: SCHEMA_VERSION,
+        STUDY_FILE: config.to_dict(),
+        SAMPLER: {"name": "ESNNSampler", "arguments": sampler_arguments(config)},
+        VERSIONS: package_versions(),
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages that scores depend on."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # spikesearch itself, run from a source tree that nobody installed
+            found[package] = "unknown"
+    return found
+
+
+def stored_config(study: optuna.Study) -> StudyConfig:
+    """Return the study file that a study was made with, as it is stored in the study.
+
+    Raises:
+        StudyError: If the study was not made by spikesearch, or by a newer one.
+    """
+    attrs = study.user_attrs
+    if RECIPE in attrs:
+        name = study.study_name
+        raise StudyError(
+            f"The study {name!r} is one of recipes, not of architectures: `study run` and `study show` take it, and "
+            f"`subnet retrain STUDY --recipe-from {name}` uses its best recipe."
+        )
+    if STUDY_FILE not in attrs:
+        raise StudyError(f"The study {study.study_name!r} was not made by spikesearch; choose another --study-name.")
+    schema = attrs.get(SCHEMA)
+    if not isinstance(schema, int) or schema > SCHEMA_VERSION:
+        raise StudyError(
+            f"The study {study.study_name!r} has `{SCHEMA}` {schema!r}, newer than this spikesearch understands "
+            f"({SCHEMA_VERSION}); upgrade spikesearch."
+        )
+    return StudyConfig.from_dict(attrs[STUDY_FILE], where=f"study {study.study_name!r}")
+
+
+def verify_config(study: optuna.Study, config: StudyConfig) -> None:
+    """Refuse to continue a study with settings that make its scores incomparable; warn of other package versions.
+
+    Raises:
+        StudyError: Naming the first key that differs.
+    """
+    stored = stored_config(study)
+    changed = difference(stored.to_dict(), config.to_dict())
+    if changed is not None:
+        key, old, new = changed
+        raise StudyError(
+            f"The study {study.study_name!r} was made with `{key}` {_show(old)}, but got {_show(new)}; its trials "
+            "would not be comparable. Restore the key, or give --study-name to start another study."
+        )
+    verify_versions(study)
+
+
+def verify_versions(study: optuna.Study) -> None:
+    """Log a warning for every package whose version differs from the one that the study was made with."""
+    stored = study.user_attrs.get(VERSIONS, {})
+    for package, now in package_versions().items():
+        before = stored.get(package, now)
+        if before != now:
+            _log.warning("The study %r was made with %s %s; this is %s.", study.study_name, package, before, now)
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """Return the first key, with both values, that differs and must not; keys are dotted."""
+    before, after = dict(_leaves(old)), dict(_leaves(new))
+    for key in [*before, *(key for key in after if key not in before)]:
+        if _is_free(key):
+            continue
+        if before.get(key) != after.get(key):
+            return key, before.get(key), after.get(key)
+    return None
+
+
+def set_once(study: optuna.Study, key: str, value: Any, what: str) -> None:
+    """Store a study attribute, or check that it holds this value.
+
+    Args:
+        study: A study that is locked by the caller.
+        key: Name of the attribute.
+        value: What it must be.
+        what: What differs, and what to do about it, for the message.
+
+    Raises:
+        StudyError: If the study holds another value.
+    """
+    stored = study.user_attrs.get(key)
+    if stored is None:
+        study.set_user_attr(key, value)
+    elif stored != value:
+        raise StudyError(f"The study {study.study_name!r} was made with `{key}` {stored}, but got {value}: {what}")
+
+
+def _leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in data.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{name}.")
+        else:
+            yield name, value if value != {} else None
+
+
+def _is_free(key: str) -> bool:
+    parts = key.split(".")
+    return any(".".join(parts[: i + 1]) in _FREE for i in range(len(parts)))
+
+
+def _show(value: Any) -> str:
+    return "nothing" if value is None else repr(value)

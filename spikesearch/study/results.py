@@ -1,0 +1,293 @@
+"""What a study found: the Pareto front, the recommended trial and the reference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from optuna.trial import FrozenTrial, TrialState
+
+from spikesearch.errors import SpaceError, StudyError
+from spikesearch.fitness import f_aeb, hypervolume, pareto_front, recommend
+from spikesearch.study import provenance
+
+if TYPE_CHECKING:
+    import optuna
+
+    from spikesearch.config import StudyConfig
+    from spikesearch.space import Architecture
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """A COMPLETE trial.
+
+    Args:
+        number: Its number.
+        architecture: What was scored.
+        accuracy: On the search split, as a fraction.
+        energy_uJ: Microjoules per sample, under the study's convention.
+        f_aeb: ``None`` before the reference is scored.
+        feasible: Whether all constraints are satisfied.
+        attrs: ``params``, ``macs`` and ``acs`` where known.
+        test: Score on the test split, if it has been taken.
+    """
+
+    number: int
+    architecture: Architecture
+    accuracy: float
+    energy_uJ: float  # noqa: N815 - the unit is microjoule
+    f_aeb: float | None
+    feasible: bool
+    attrs: dict[str, Any] = field(default_factory=dict)
+    test: dict[str, Any] | None = None
+
+    def describe(self) -> str:
+        """Return the architecture in a few words."""
+        arch = self.architecture
+        heads = "/".join(str(block.num_heads) for block in arch.blocks)
+        ratios = "/".join(f"{block.mlp_ratio:g}" for block in arch.blocks)
+        return f"D{arch.embed_dim} L{arch.depth} T{arch.time_steps} heads {heads} mlp {ratios}"
+
+    def to_dict(self, *, with_test: bool = False) -> dict[str, Any]:
+        """Return plain JSON types.
+
+        Args:
+            with_test: Add ``test_accuracy``, which is ``None`` until it has been measured.
+        """
+        result: dict[str, Any] = {
+            "number": self.number,
+            "accuracy": self.accuracy,
+            "energy_uJ": self.energy_uJ,
+            "f_aeb": self.f_aeb,
+            "params": self.attrs.get("params"),
+            "macs": self.attrs.get("macs"),
+            "acs": self.attrs.get("acs"),
+            "architecture": self.architecture.to_dict(),
+        }
+        if with_test:
+            result["test_accuracy"] = self.test["accuracy"] if self.test else None
+        return result
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """The state of a study.
+
+    Args:
+        name: Name of the study.
+        storage: Its storage, without password.
+        convention: Energy convention of every energy.
+        states: Number of trials per state.
+        trials: The COMPLETE trials, by number.
+        hypervolume: Of the feasible ones, in (1 - accuracy, energy / reference energy) with the corner (1, 1), so at
+            most 1; ``None`` before the reference is scored.
+        front: Feasible trials that no other feasible one dominates, by energy.
+        recommended: See :func:`spikesearch.fitness.recommend`; ``None`` if no trial qualifies.
+        reference: The largest architecture; ``None`` before it is scored.
+    """
+
+    name: str
+    storage: str
+    convention: str
+    states: dict[str, int]
+    trials: list[TrialResult]
+    hypervolume: float | None
+    front: list[TrialResult]
+    recommended: TrialResult | None
+    reference: TrialResult | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types, as ``spikesearch study show -f json`` prints them."""
+        return {
+            "name": self.name,
+            "storage": self.storage,
+            "n_trials": sum(self.states.values()),
+            "states": self.states,
+            "energy_convention": self.convention,
+            "hypervolume": self.hypervolume,
+            "front": [trial.to_dict() for trial in self.front],
+            "recommended": self.recommended.to_dict(with_test=True) if self.recommended else None,
+            "reference": self.reference.to_dict(with_test=True) if self.reference else None,
+        }
+
+
+def read_results(study: optuna.Study, storage: str) -> StudyResult:
+    """Read the state of a study.
+
+    Args:
+        study: A study made by spikesearch.
+        storage: How to call its storage.
+    """
+    config = provenance.stored_config(study)
+    all_trials = study.get_trials(deepcopy=False)
+    states = {name: sum(trial.state == state for trial in all_trials) for name, state in _STATES.items()}
+    trials = complete_trials(study, config, all_trials)
+    key = config.space.search_space().largest.key
+    reference = next((trial for trial in trials if trial.architecture.key == key), None)
+    feasible = [trial for trial in trials if trial.feasible]
+    front = [trial for trial, best in zip(feasible, pareto_front(_losses(feasible)), strict=True) if best]
+    volume = None
+    if reference is not None:
+        losses = [(1 - trial.accuracy, trial.energy_uJ / reference.energy_uJ) for trial in feasible]
+        volume = hypervolume(losses, (1.0, 1.0)) if losses else 0.0
+    return StudyResult(
+        name=study.study_name,
+        storage=storage,
+        convention=config.scoring.convention,
+        states=states,
+        trials=trials,
+        hypervolume=volume,
+        front=sorted(front, key=lambda trial: (trial.energy_uJ, -trial.accuracy, trial.number)),
+        recommended=choose(config, trials, reference),
+        reference=reference,
+    )
+
+
+def complete_trials(
+    study: optuna.Study, config: StudyConfig, all_trials: Sequence[FrozenTrial] | None = None
+) -> list[TrialResult]:
+    """Return the COMPLETE trials of a study that hold an architecture and finite values, by number."""
+    space = config.space.search_space()
+    attrs = study.user_attrs
+    reference_energy = attrs.get(provenance.REFERENCE_ENERGY)
+    results = []
+    for trial in study.get_trials(deepcopy=False) if all_trials is None else all_trials:
+        if trial.state != TrialState.COMPLETE or not all(math.isfinite(value) for value in trial.values):
+            continue
+        try:
+            arch = space.architecture(trial.params)
+        except SpaceError:  # a plain Optuna user's trial of something else
+            continue
+        accuracy, energy = trial.values
+        fitness = None
+        if reference_energy is not None and energy > 0 and accuracy >= 0:  # beta may have changed since the trial
+            fitness = f_aeb(accuracy, energy, reference_energy, config.report.beta)
+        results.append(
+            TrialResult(
+                number=trial.number,
+                architecture=arch,
+                accuracy=accuracy,
+                energy_uJ=energy,
+                f_aeb=fitness,
+                feasible=all(value <= 0 for value in trial.constraints.values()),
+                attrs={name: trial.user_attrs.get(name) for name in ("params", "macs", "acs", "mean_firing_rate")},
+                test=attrs.get(provenance.TEST_PREFIX + arch.key),
+            )
+        )
+    return results
+
+
+def choose(
+    config: StudyConfig,
+    trials: Sequence[TrialResult],
+    reference: TrialResult | None,
+    *,
+    max_energy: float | None = None,
+    min_accuracy: float | None = None,
+    beta: float | None = None,
+) -> TrialResult | None:
+    """Return the recommended trial.
+
+    Args:
+        config: The study file; its ``report`` section has the defaults.
+        trials: COMPLETE trials.
+        reference: The scored reference, or ``None``.
+        max_energy: Only trials of at most this many microjoules.
+        min_accuracy: Only trials of at least this accuracy (a fraction), however far that is below the reference.
+        beta: Weight of the energy in F_AEB.
+
+    Returns:
+        ``None`` if no trial qualifies, or the reference is not scored yet.
+    """
+    if reference is None:
+        return None
+    allowed = [
+        trial.feasible
+        and (max_energy is None or trial.energy_uJ <= max_energy)
+        and (min_accuracy is None or trial.accuracy >= min_accuracy)
+        for trial in trials
+    ]
+    index = recommend(
+        [trial.accuracy for trial in trials],
+        [trial.energy_uJ for trial in trials],
+        reference_accuracy=reference.accuracy,
+        reference_energy=reference.energy_uJ,
+        beta=config.report.beta if beta is None else beta,
+        # Whoever says what accuracy is enough, or what energy is too much, does not ask how good the reference is.
+        max_accuracy_drop=config.report.max_accuracy_drop if min_accuracy is None and max_energy is None else 1.0,
+        feasible=allowed,
+    )
+    return None if index is None else trials[index]
+
+
+def best_trial(
+    study: optuna.Study,
+    *,
+    max_energy: float | None = None,
+    min_accuracy: float | None = None,
+    beta: float | None = None,
+) -> TrialResult:
+    """Return the recommended trial of a study; see :func:`choose`.
+
+    Raises:
+        StudyError: If no trial qualifies, or ``beta`` is not above 0 and finite.
+    """
+    if beta is not None and not 0 < beta < math.inf:
+        raise StudyError(f"`beta` must be above 0 and finite, but got {beta}.")
+    config = provenance.stored_config(study)
+    trials = complete_trials(study, config)
+    key = config.space.search_space().largest.key
+    reference = next((trial for trial in trials if trial.architecture.key == key), None)
+    if reference is None:
+        raise StudyError(
+            f"The reference of study {study.study_name!r} is not scored yet; `spikesearch study run "
+            f"{study.study_name}` does that first."
+        )
+    found = choose(config, trials, reference, max_energy=max_energy, min_accuracy=min_accuracy, beta=beta)
+    if found is None:
+        raise StudyError(
+            f"No trial of study {study.study_name!r} is feasible and good enough; allow more energy or less accuracy, "
+            "or run more trials."
+        )
+    return found
+
+
+def find_trial(study: optuna.Study, number: int | None) -> TrialResult:
+    """Return a COMPLETE trial of a study.
+
+    Args:
+        study: The study.
+        number: Its number; ``None`` for the recommended one.
+
+    Raises:
+        StudyError: If there is none, or it is not COMPLETE.
+    """
+    config = provenance.stored_config(study)
+    trials = complete_trials(study, config)
+    if number is None:
+        return best_trial(study)
+    for trial in trials:
+        if trial.number == number:
+            return trial
+    known = ", ".join(str(trial.number) for trial in trials[:10]) or "none"
+    raise StudyError(
+        f"The study {study.study_name!r} has no COMPLETE trial {number}; COMPLETE are {known}"
+        f"{' and more' if len(trials) > 10 else ''}."
+    )
+
+
+def _losses(trials: Sequence[TrialResult]) -> np.ndarray:
+    return np.array([(-trial.accuracy, trial.energy_uJ) for trial in trials], dtype=float).reshape(-1, 2)
+
+
+_STATES = {
+    "complete": TrialState.COMPLETE,
+    "failed": TrialState.FAIL,
+    "pruned": TrialState.PRUNED,
+    "running": TrialState.RUNNING,
+    "waiting": TrialState.WAITING,
+}

@@ -1,0 +1,378 @@
+"""Studies in a storage: create, open, list, delete, and where their files live."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
+from optuna.trial import TrialState
+
+from spikesearch.config import StudyConfig
+from spikesearch.errors import StorageError, StudyError, StudyNotFoundError, did_you_mean
+from spikesearch.study import provenance
+from spikesearch.study.identity import Worker
+from spikesearch.study.locks import LockBusyError, StudyLock
+from spikesearch.study.owner import OWNER_FILE, is_foreign, new_identity
+from spikesearch.study.storage import display_url, open_storage, resolve_url, sqlite_path, storage_exists
+
+if TYPE_CHECKING:
+    from spikesearch.sampler import ESNNSampler
+
+_log = logging.getLogger(__name__)
+
+DIRECTIONS = ("maximize", "minimize")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+# What a study leaves in its folder; nothing else is ever deleted.
+_FILES = (
+    *("supernet.safetensors", "supernet.json", "checkpoints/*/state.*"),
+    *("retrained/*/model.*", "retrained/*.checkpoints/*/state.*", "trials/*/*/state.*"),
+    *(OWNER_FILE, ".study.lock", ".train.lock", ".test.lock", ".retrain-*.lock"),
+)
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open storage.
+
+    Args:
+        storage: Optuna's storage.
+        url: Its URL; ``None`` for a storage that lives in this process only.
+    """
+
+    storage: BaseStorage
+    url: str | None
+
+    @property
+    def name(self) -> str:
+        """What to call the storage in messages; without password."""
+        return display_url(self.url) if self.url else "memory"
+
+    def lock(self, study_name: str, purpose: str = "study") -> StudyLock | None:
+        """Return a lock between the processes that work on a study; nobody competes for a storage in memory."""
+        if self.url is None:
+            return None
+        return StudyLock(self.url, study_name, purpose=purpose, engine=getattr(_backend(self.storage), "engine", None))
+
+    def locked(self, study_name: str) -> AbstractContextManager[Any]:
+        """Hold the lock of a study for a moment."""
+        return self.lock(study_name) or nullcontext()
+
+    def study_names(self) -> list[str]:
+        """Return the names of all studies, oldest first."""
+        return [study.study_name for study in self.storage.get_all_studies()]
+
+    def has(self, study_name: str) -> bool:
+        """Tell whether the storage holds a study of this name."""
+        return study_name in self.study_names()
+
+
+def open_store(storage: str | BaseStorage | None = None, *, from_file: str | None = None, create: bool = True) -> Store:
+    """Open the storage that is meant.
+
+    Args:
+        storage: A URL, an open Optuna storage (a database or memory), or ``None`` for the environment's or the default.
+        from_file: The study file's ``storage``.
+        create: Whether a SQLite file that is missing may be created.
+
+    Raises:
+        StorageError: If it cannot be opened.
+        StudyNotFoundError: If the file is missing and must not be created.
+    """
+    if isinstance(storage, BaseStorage):
+        inner = _backend(storage)
+        if isinstance(inner, InMemoryStorage):
+            return Store(storage, None)
+        if isinstance(inner, RDBStorage):
+            return Store(optuna.storages.get_storage(inner), inner.url)
+        raise StorageError(f"`storage` must be a database or in memory, but got a {type(storage).__name__}.")
+    url = resolve_url(storage, from_file)
+    return Store(open_storage(url, create=create), url)
+
+
+def create_study(
+    config: StudyConfig,
+    *,
+    storage: str | BaseStorage | None = None,
+    study_name: str | None = None,
+    load_if_exists: bool = False,
+) -> optuna.Study:
+    """Create a study; its first trial, the reference, waits to be run.
+
+    Args:
+        config: A checked study file.
+        storage: A URL or an open Optuna storage. By default ``$SPIKESEARCH_STORAGE``, ``$OPTUNA_STORAGE``, the study
+            file's ``storage``, or ``sqlite:///spikesearch.db``.
+        study_name: Instead of the study file's ``name``.
+        load_if_exists: Return a study that exists, provided that ``config`` may continue it.
+
+    Returns:
+        A plain Optuna study whose sampler is the study file's ``ESNNSampler``.
+
+    Raises:
+        StudyError: If the study exists, or may not be continued with ``config``.
+        StorageError: If the storage cannot be opened.
+    """
+    name = check_name(study_name or config.name)
+    store = open_store(storage, from_file=config.storage)
+    with store.locked(name):
+        if store.has(name):
+            study = _bare(store, name)
+            if provenance.STUDY_FILE in study.user_attrs or study.get_trials(deepcopy=False):
+                if not load_if_exists:
+                    raise StudyError(
+                        f"The study {name!r} exists in {store.name}; continue it with `spikesearch study run {name}`, "
+                        "accept it with --skip-if-exists, or choose another --study-name."
+                    )
+                provenance.verify_config(study, config)
+                if provenance.stored_config(study) != config:  # only what is free to change
+                    study.set_user_attr(provenance.STUDY_FILE, config.to_dict())
+        else:
+            _quietly(
+                optuna.create_study,
+                storage=store.storage,
+                study_name=name,
+                directions=list(DIRECTIONS),
+                sampler=make_sampler(config),
+            )
+        study = _bare(store, name)
+        _complete_setup(study, config)
+    study.sampler = make_sampler(config)
+    return study
+
+
+def load_study(name: str, *, storage: str | BaseStorage | None = None) -> optuna.Study:
+    """Open a study.
+
+    Args:
+        name: Name of the study.
+        storage: As for :func:`create_study`.
+
+    Returns:
+        A plain Optuna study whose sampler is the one that the study was made with.
+
+    Raises:
+        StudyNotFoundError: If there is no such study; the message names the nearest.
+        StudyError: If it was not made by spikesearch, or by a newer one.
+        StorageError: If the storage cannot be opened.
+    """
+    study = find_study(open_store(storage, create=False), name)
+    study.sampler = make_sampler(provenance.stored_config(study))
+    return study
+
+
+def find_study(store: Store, name: str) -> optuna.Study:
+    """Open a study, whoever made it; :func:`load_study` for an open store.
+
+    Raises:
+        StudyNotFoundError: If there is no such study; the message names the nearest.
+    """
+    known = store.study_names()
+    if name not in known:
+        hint = did_you_mean(name, known) or ("; known studies: " + ", ".join(known[-10:]) if known else "; it is empty")
+        raise StudyNotFoundError(f"There is no study {name!r} in {store.name}{hint}")
+    return _bare(store, name)
+
+
+def list_studies(storage: str | BaseStorage | None = None) -> list[optuna.Study]:
+    """Return all studies of a storage, oldest first; none if the SQLite file does not exist."""
+    if not isinstance(storage, BaseStorage) and not storage_exists(resolve_url(storage)):
+        return []
+    store = open_store(storage, create=False)
+    return [_bare(store, name) for name in store.study_names()]
+
+
+def delete_study(name: str, *, storage: str | BaseStorage | None = None) -> None:
+    """Delete a study, its supernet and its checkpoints.
+
+    Files that spikesearch did not write stay, and so does a folder that the user named with ``run_dir``.
+
+    Raises:
+        StudyNotFoundError: If there is no such study.
+        StudyError: If a living process works on it.
+    """
+    store = open_store(storage, create=False)
+    study = find_study(store, name)
+    folder = run_folder(store.url, name) if store.url and sqlite_path(store.url) else None
+    foreign = folder is not None and is_foreign(folder, study)
+    with ExitStack() as held:
+        for purpose in _training_locks(folder):
+            held.enter_context(_idle(store, name, purpose))
+        held.enter_context(store.locked(name))
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            worker = Worker.from_dict(trial.user_attrs.get("worker"))
+            if worker is not None and worker.is_alive():
+                raise StudyError(
+                    f"Process {worker.pid} on {worker.host} works on the study {name!r}; end it before you delete that."
+                )
+        optuna.delete_study(study_name=name, storage=store.storage)
+    if foreign:
+        _log.warning("The files in %s belong to another study of this name; they stay.", folder)
+    elif folder is not None and folder.is_dir():
+        _remove_files(folder)
+
+
+@contextmanager
+def expect_study(store: Store, name: str) -> Iterator[None]:
+    """Say in one line that a study was deleted while this process worked on it.
+
+    Raises:
+        StudyNotFoundError: If that happens.
+    """
+    try:
+        yield
+    except KeyError as error:  # what Optuna raises for a study that is gone
+        if isinstance(error, StudyNotFoundError) or store.has(name):
+            raise
+        raise StudyNotFoundError(
+            f"The study {name!r} was deleted from {store.name} while this process worked on it."
+        ) from error
+
+
+def storage_name(study: optuna.Study) -> str:
+    """Return what to call a study's storage in messages."""
+    url = getattr(_backend(study._storage), "url", None)
+    return display_url(url) if url else "memory"
+
+
+def summary(study: optuna.Study) -> dict[str, Any]:
+    """Return a study in one row of plain JSON types, whoever made it."""
+    trials = study.get_trials(deepcopy=False)
+    started = min((trial.datetime_start for trial in trials if trial.datetime_start), default=None)
+    return {
+        "name": study.study_name,
+        "n_trials": len(trials),
+        "complete": sum(trial.state == TrialState.COMPLETE for trial in trials),
+        "started": started.isoformat(" ", "seconds") if started else None,
+        "made_by": "spikesearch" if {provenance.STUDY_FILE, provenance.RECIPE} & study.user_attrs.keys() else "Optuna",
+    }
+
+
+def run_folder(url: str | None, name: str, run_dir: str | Path | None = None, stored: str | None = None) -> Path:
+    """Return the folder of a study's files.
+
+    Args:
+        url: Storage URL of the study; ``None`` for memory.
+        name: Name of the study.
+        run_dir: Given by the user; wins.
+        stored: What the user gave when the study was run before.
+
+    Returns:
+        The given folder, else ``runs/<study>`` beside the SQLite file.
+
+    Raises:
+        StudyError: If the storage is not a SQLite file and no folder is given.
+    """
+    if run_dir or stored:
+        return Path(run_dir or stored or "").expanduser().absolute()
+    path = sqlite_path(url) if url else None
+    if path is None:
+        where = display_url(url) if url else "memory"
+        raise StudyError(f"`run_dir` is needed for a study in {where}: give the folder of its files with --run-dir.")
+    return path.parent / "runs" / name
+
+
+def make_sampler(config: StudyConfig) -> ESNNSampler:
+    """Return the sampler that a study file asks for."""
+    from spikesearch.sampler import ESNNSampler
+
+    return ESNNSampler(config.space.search_space(), **provenance.sampler_arguments(config))
+
+
+def check_name(name: str) -> str:
+    """Return a study's name if a folder can be called so.
+
+    Raises:
+        StudyError: If it cannot.
+    """
+    if not _NAME.fullmatch(name):
+        raise StudyError(
+            "`study_name` must start with a letter or digit and hold only letters, digits, '.', '_' and '-' "
+            f"(at most 100), but got {name!r}."
+        )
+    return name
+
+
+def _complete_setup(study: optuna.Study, config: StudyConfig) -> None:
+    """Write what a new study must hold; also after a crash anywhere in the middle of it.
+
+    The study file comes last of the attributes and before the first trial: a study without it and without trials is one
+    whose creation was interrupted (or an empty one that the user made), and is completed by the next `create` or `run`.
+    """
+    if [direction.name.lower() for direction in study.directions] != list(DIRECTIONS):
+        raise StudyError(
+            f"The study {study.study_name!r} exists with other directions than {', '.join(DIRECTIONS)}; "
+            "choose another --study-name."
+        )
+    if provenance.STUDY_FILE not in study.user_attrs:
+        _quietly(study.set_metric_names, list(provenance.METRIC_NAMES))
+        described = {provenance.IDENTITY: new_identity(), **provenance.describe(config)}
+        for key in sorted(described, key=lambda key: key == provenance.STUDY_FILE):
+            study.set_user_attr(key, described[key])
+    if not study.get_trials(deepcopy=False):
+        space = config.space.search_space()
+        reference = space.largest
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=TrialState.WAITING,
+                params=space.params(reference),
+                distributions=dict(space.distributions(reference.depth)),
+                user_attrs={"arch": reference.key},
+            )
+        )
+
+
+def _bare(store: Store, name: str) -> optuna.Study:
+    # Optuna would choose a sampler of its own; the random one costs nothing and is replaced before it is used.
+    return _quietly(
+        optuna.load_study, study_name=name, storage=store.storage, sampler=optuna.samplers.RandomSampler(seed=0)
+    )
+
+
+def _backend(storage: BaseStorage) -> Any:
+    return getattr(storage, "_backend", storage)
+
+
+def _quietly(function: Any, *args: Any, **kwargs: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return function(*args, **kwargs)
+
+
+def _training_locks(folder: Path | None) -> list[str]:
+    """Return the purposes of the locks that a process may hold for hours."""
+    retrained = folder.glob(".retrain-*.lock") if folder is not None else ()
+    return ["train", *(path.name.removeprefix(".").removesuffix(".lock") for path in retrained)]
+
+
+@contextmanager
+def _idle(store: Store, name: str, purpose: str) -> Iterator[None]:
+    lock = store.lock(name, purpose)
+    with ExitStack() as held:
+        try:
+            if lock is not None:
+                held.enter_context(lock.at_once())
+        except LockBusyError:
+            what = "the supernet" if purpose == "train" else "a network"
+            raise StudyError(
+                f"Another process trains {what} of the study {name!r}; end it before you delete that."
+            ) from None
+        yield
+
+
+def _remove_files(folder: Path) -> None:
+    files = [path for pattern in _FILES for path in folder.glob(pattern) if path.is_file()]
+    folders = {folder}
+    for path in files:
+        path.unlink()
+        folders |= {parent for parent in path.parents if folder in parent.parents}
+    for empty in sorted(folders, key=lambda path: len(path.parts), reverse=True):
+        if not any(empty.iterdir()):
+            empty.rmdir()

@@ -1,0 +1,235 @@
+"""A user's mistake: one line on stderr that names the thing and the remedy, exit status 2, nothing half-written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from spikesearch.study import load_study
+from tests.cli.conftest import Result
+from tests.study.helpers import TINY, new_study, tiny_config
+
+Cli = Callable[..., Result]
+
+
+def write(folder: Path, **changes: Any) -> Path:
+    """Write the tiny study file with other sections, as ``mine.yaml``."""
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump({**TINY, **changes}))
+    return path
+
+
+def left(folder: Path) -> list[str]:
+    """What a command has left in a folder."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.name != "mine.yaml")
+
+
+@pytest.mark.parametrize("verb", ["create", "run"])
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"trian": {}}, r"mine\.yaml.*'trian'.*did you mean 'train'"),
+        ({"train": {"epochs": 0}}, r"mine\.yaml.*`train\.epochs`.*0"),
+        ({"space": {**TINY["space"], "num_heads": [3]}}, r"mine\.yaml.*`num_heads`.*3 does not divide 16"),
+        ({"space": {**TINY["space"], "taus": [1.0]}}, r"mine\.yaml.*`taus` must be above 1"),
+        ({"space": {**TINY["space"], "depths": []}}, r"mine\.yaml.*`depths`"),
+        ({"name": "../up"}, r"mine\.yaml.*`name`"),
+        ({"constraints": {"energy": 1.0}}, r"mine\.yaml.*'energy'.*did you mean 'energy_uJ'"),
+        ({"schema_version": 99}, r"mine\.yaml.*`schema_version` 99 is newer.*upgrade"),
+        ({"data": {"kind": "image-folder", "path": "no/such/folder"}}, r"`data\.path`.*no/such/folder"),
+        ({"data": {"kind": "digit"}}, r"mine\.yaml.*`data\.kind`.*did you mean 'digits'"),
+    ],
+)
+def test_a_wrong_study_file(tmp_path: Path, cli: Cli, verb: str, changes: dict[str, Any], expected: str) -> None:
+    result = cli("study", verb, write(tmp_path, **changes))
+    assert re.search(expected, result.complaint)
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("name: [", "not valid YAML"),
+        ("- a\n- b\n", "must be a mapping"),
+        ("", "`name` is missing"),
+        ("\0", "not valid YAML"),
+    ],
+)
+def test_a_malformed_study_file(tmp_path: Path, cli: Cli, text: str, expected: str) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    assert expected in cli("study", "run", "mine.yaml").complaint
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("command", [("study", "create"), ("study", "run"), ("supernet", "train"), ("data", "check")])
+def test_a_missing_study_file(tmp_path: Path, cli: Cli, command: tuple[str, ...]) -> None:
+    assert "'missing.yaml'" in cli(*command, "missing.yaml").complaint
+    assert "did you mean 'digits'" in cli(*command, "digit").complaint
+    assert left(tmp_path) == []
+
+
+def test_images_of_a_wrong_size(tmp_path: Path, cli: Cli) -> None:
+    from PIL import Image
+
+    for number, size in enumerate([(8, 8)] * 9 + [(9, 8)]):
+        for kind in ("cat", "dog"):
+            (tmp_path / "images" / kind).mkdir(parents=True, exist_ok=True)
+            Image.new("L", size, 20 * number).save(tmp_path / "images" / kind / f"{number}.png")
+    before = left(tmp_path)
+    path = write(tmp_path, data={"kind": "image-folder", "path": "images"})
+    assert "image_size" in cli("study", "run", path).complaint
+    assert left(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("nonsense", r"`storage` must be a URL"),
+        ("sqlite:////no/such/folder/a.db", r"no folder /no/such/folder"),
+        ("mysql://user@host/db", r"`storage` must be a URL"),
+        ("sqlite:///.", r"it is a folder"),
+    ],
+)
+@pytest.mark.parametrize(
+    "command",
+    [("study", "run", "mine.yaml"), ("study", "create", "mine.yaml"), ("study", "show", "x"), ("study", "list")],
+)
+def test_a_storage_that_cannot_be_opened(
+    tmp_path: Path, cli: Cli, command: tuple[str, ...], url: str, expected: str
+) -> None:
+    write(tmp_path)
+    assert re.search(expected, cli(*command, "--storage", url).complaint)
+    assert left(tmp_path) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder here that even root cannot write to")
+def test_a_folder_that_cannot_be_written(tmp_path: Path, cli: Cli) -> None:
+    path = write(tmp_path)
+    assert "/proc/nowhere" in cli("study", "run", path, "--run-dir", "/proc/nowhere").complaint
+    (tmp_path / "runs").write_text("a file")
+    assert "runs/tiny" in cli("study", "run", path).complaint
+    assert left(tmp_path) == ["runs"]
+
+
+@pytest.mark.parametrize("command", ["show", "best", "report", "verify", "delete"])
+def test_a_study_that_does_not_exist(tmp_path: Path, cli: Cli, command: str) -> None:
+    assert "there is no storage" in cli("study", command, "tiny").complaint.lower()
+    assert left(tmp_path) == []
+    new_study(f"sqlite:///{tmp_path}/spikesearch.db")
+    assert "did you mean 'tiny'" in cli("study", command, "tinny").complaint
+
+
+def test_a_changed_study_file_is_refused(tmp_path: Path, cli: Cli) -> None:
+    url = f"sqlite:///{tmp_path}/spikesearch.db"
+    before = new_study(url).user_attrs
+    path = write(tmp_path, scoring={"calibration_images": 64, "convention": "strict"})
+    for verb in (("run",), ("create", "--skip-if-exists")):
+        assert "`scoring.convention` 'spikformer', but got 'strict'" in cli("study", *verb, path).complaint
+    assert load_study("tiny", storage=url).user_attrs == before
+    assert "--skip-if-exists" in cli("study", "create", path).complaint
+    assert cli("study", "create", path, "--study-name", "strict").out == "strict\n"
+
+
+def test_a_newer_study_is_refused(tmp_path: Path, cli: Cli) -> None:
+    new_study(f"sqlite:///{tmp_path}/spikesearch.db").set_user_attr("schema_version", 7)
+    for command in (("study", "run"), ("study", "show"), ("supernet", "info"), ("subnet", "extract")):
+        assert re.search("`schema_version` 7, newer .* upgrade", cli(*command, "tiny").complaint)
+
+
+def test_a_name_that_means_two_things(tmp_path: Path, cli: Cli) -> None:
+    (tmp_path / "digits").write_text(yaml.safe_dump(TINY))
+    assert re.search("both a file here and the id", cli("study", "run", "digits").complaint)
+    (tmp_path / "digits").rename(tmp_path / "tiny")
+    new_study(f"sqlite:///{tmp_path}/spikesearch.db")
+    assert re.search("both a study in .* and a file here", cli("study", "run", "tiny").complaint)
+    from spikesearch.study import create_study
+
+    create_study(tiny_config(), storage=f"sqlite:///{tmp_path}/spikesearch.db", study_name="digits")
+    assert re.search("both a study in .* and the id of a shipped", cli("study", "run", "digits").complaint)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--n-trials", 0), "`n_trials` must be at least 1, but got 0"),
+        (("--workers", 0), "`workers` must be at least 1"),
+        (("--timeout", 0), "`timeout` must be above 0"),
+        (("--device", "gpu"), "`device` must be cpu or cuda"),
+        (("--device", "mps"), "`device` must be cpu or cuda, but got 'mps'"),
+        (("--device", "cuda:99"), "`device` 'cuda:99' is not available"),
+        (("--study-name", "a/b"), "`study_name` must start with"),
+        (("--n-trials", "many"), "--n-trials"),
+        (("--nothing",), "--nothing"),
+        (("-f", "xml"), "'xml' is not one of"),
+    ],
+)
+def test_wrong_options(tmp_path: Path, cli: Cli, arguments: tuple[object, ...], expected: str) -> None:
+    assert expected in cli("study", "run", write(tmp_path), *arguments).complaint
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("damage", ["cut", "foreign", "not json", "newer", "missing weights"])
+def test_a_supernet_that_is_corrupt_or_foreign(finished: Path, cli: Cli, damage: str) -> None:
+    import json
+
+    weights, facts = (finished / "runs/tiny" / f"supernet.{suffix}" for suffix in ("safetensors", "json"))
+    if damage == "cut":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif damage == "foreign":
+        from safetensors.torch import save_file
+        from torch import zeros
+
+        save_file({"w": zeros(3)}, weights)
+    elif damage == "not json":
+        facts.write_text("{")
+    elif damage == "newer":
+        facts.write_text(json.dumps({**json.loads(facts.read_text()), "format_version": 99}))
+    else:
+        weights.unlink()
+    url = f"sqlite:///{finished}/spikesearch.db"
+    trials = load_study("tiny", storage=url).trials
+    for command in (("study", "run"), ("subnet", "extract"), ("supernet", "info")):
+        result = cli(*command, "tiny")
+        assert result.status == 2
+        assert "runs/tiny" in result.err.splitlines()[-1]
+        assert "Traceback" not in result.err
+    assert load_study("tiny", storage=url).trials == trials
+    assert cli("study", "verify", "tiny").status == 1
+    assert cli("study", "show", "tiny").status == 0
+
+
+def test_trials_that_do_not_exist(finished: Path, cli: Cli) -> None:
+    assert "no COMPLETE trial 77; COMPLETE are 0, 1, 2" in cli("subnet", "evaluate", "tiny", "--trial", 77).complaint
+    assert "No trial of study 'tiny'" in cli("study", "best", "tiny", "--max-energy", 1e-9).complaint
+    for beta in (0, "inf", "nan"):
+        assert "`beta` must be above 0" in cli("study", "best", "tiny", "--beta", beta).complaint
+
+
+def test_a_defect_is_not_hidden(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object, **kwargs: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("spikesearch.study.run_study", broken)
+    with pytest.raises(ZeroDivisionError):
+        cli("study", "run", write(tmp_path))
+
+
+def test_a_storage_that_fails_in_the_middle(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sqlite3
+
+    from spikesearch.study import storage
+
+    monkeypatch.setattr(storage, "BUSY_TIMEOUT_S", 0.01)
+    url = f"sqlite:///{tmp_path}/spikesearch.db"
+    new_study(url)
+    blocker = sqlite3.connect(tmp_path / "spikesearch.db", isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    try:
+        assert "The storage failed: database is locked" in cli("study", "delete", "tiny", "--yes").complaint
+    finally:
+        blocker.close()

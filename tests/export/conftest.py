@@ -1,0 +1,68 @@
+"""Tiny networks whose neurons fire, and real digits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+
+from spikesearch import Architecture, BlockSpec, Spikformer
+from spikesearch.space import StemSpec
+
+# Genes that are not exact in binary, so that a wrong order of operations would show.
+ARCH = Architecture(16, 3, StemSpec(0.6, 1.25), (BlockSpec(2, 2.0, 1.4, 1.7),))
+
+
+def all_digits() -> Tensor:
+    """All 1,797 digits, normalised: float32 [N, 1, 8, 8]."""
+    images = torch.from_numpy(load_digits().images).float()[:, None]
+    return (images - images.mean()) / images.std()
+
+
+def fresh(arch: Architecture = ARCH, **settings: Any) -> Spikformer:
+    """A network with random weights whose batch-norms have seen the digits, in evaluation mode."""
+    torch.manual_seed(1)
+    net = Spikformer(arch, **{"in_channels": 1, "image_size": 8, "num_classes": 10, **settings})
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.momentum = None  # the plain mean over all batches
+    images = all_digits().expand(-1, net.in_channels, -1, -1)
+    with torch.no_grad():
+        for batch in images[:512].split(256):
+            net(batch)
+        assert net.eval()(images[:64]).std(0).min() > 0.01  # a dead network would agree with any other
+    return net
+
+
+@pytest.fixture(scope="session")
+def digits() -> Tensor:
+    return all_digits()
+
+
+@pytest.fixture(scope="session")
+def net() -> Spikformer:
+    return fresh()
+
+
+@pytest.fixture(scope="session")
+def facts() -> dict[str, Any]:
+    return {
+        "study": "digits",
+        "trial": 7,
+        "weights": "inherited from the supernet",
+        "class_names": [str(digit) for digit in range(10)],
+        "normalisation": {"mean": [4.88], "std": [6.02]},
+        "frames": None,
+        "data": {
+            "summary": "1200 train, 300 search, 297 test 1x8x8 images",
+            "splits": {"train": 1200, "search": 300, "test": 297},
+            "fingerprint": "0123456789abcdef",
+        },
+        "accuracy": 0.951,
+        "test_accuracy": 0.9432,
+        "supernet_hash": "beef",
+        "versions": {"torch": "2.6"},
+    }

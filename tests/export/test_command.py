@@ -1,0 +1,142 @@
+"""``subnet export`` on a study of its own: what a user types, and what comes out."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import timm
+import torch
+
+from spikesearch.cli.subnet import ExportChoice
+from spikesearch.energy import Convention
+from spikesearch.errors import ExportError, StudyError
+from spikesearch.export import FORMATS, load_network, read_facts, save_network
+from spikesearch.study import run_study
+from spikesearch.study.export import export_subnet
+from spikesearch.study.results import find_trial
+from spikesearch.study.trained import Trained, open_trained
+from tests.study.helpers import tiny_config
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command left."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Result]]:
+    """Run the command line in this process, in the folder of the study."""
+    from spikesearch.cli import app
+
+    monkeypatch.chdir(workplace)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["spikesearch", *(str(argument) for argument in arguments)])
+        capsys.readouterr()
+        status = app._run()
+        captured = capsys.readouterr()
+        return Result(status, captured.out, captured.err)
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a study of two trials."""
+    folder = tmp_path_factory.mktemp("work")
+    run_study(tiny_config(search__n_trials=2), storage=f"sqlite:///{folder / 'spikesearch.db'}", progress=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(workplace: Path) -> Trained:
+    return open_trained("tiny", storage=f"sqlite:///{workplace / 'spikesearch.db'}")
+
+
+def test_the_command_offers_every_format() -> None:
+    assert {choice.value for choice in ExportChoice} == set(FORMATS)
+
+
+def test_a_trial_for_timm_from_the_command_line(
+    workplace: Path, trained: Trained, command: Callable[..., Result]
+) -> None:
+    done = command("subnet", "export", "tiny", "--trial", 1, "--to", "timm", "--output", "net")
+    assert (done.status, done.out) == (0, "net\n"), done.err
+    model = timm.create_model(f"local-dir:{workplace / 'net'}", pretrained=True).eval()
+    images = trained.data.test.images(range(100))
+    net = trained.scorer.extract(find_trial(trained.study, 1).architecture)
+    assert torch.equal(model(images), net(images))
+
+
+def test_what_nir_cannot_hold_is_one_line_and_leaves_nothing(workplace: Path, command: Callable[..., Result]) -> None:
+    done = command("subnet", "export", "tiny", "--trial", 0, "--to", "nir", "--output", "a/b")
+    assert (done.status, done.out) == (2, "")
+    (line,) = done.err.strip().splitlines()
+    assert line.startswith("spikesearch: error: NIR cannot hold `blocks.0.attn.product`")
+    assert not (workplace / "a").exists()
+
+
+def test_the_card_and_the_facts_are_those_of_the_trial(trained: Trained) -> None:
+    folder = export_subnet(trained, 0)
+    assert folder == trained.folder / "exports" / "0-safetensors"
+    trial, facts = find_trial(trained.study, 0), read_facts(folder)
+    card = (folder / "README.md").read_text()
+    assert facts["accuracy"] == trial.accuracy
+    assert trial.test is not None
+    assert facts["test_accuracy"] == trial.test["accuracy"]
+    assert facts["data"]["splits"] == {name: len(getattr(trained.data, name)) for name in ("train", "search", "test")}
+    assert f"| `{trained.config.scoring.convention}` | {trial.energy_uJ:.4f} |" in card  # measured again, the same
+    assert all(f"### Convention `{name}`, by layer" in card for name in get_args(Convention))
+    assert facts["data"]["fingerprint"] in card
+    images = trained.data.test.images(range(50))
+    assert torch.equal(load_network(folder)(images), trained.scorer.extract(trial.architecture)(images))
+
+
+def test_the_facts_say_how_raw_images_are_normalised(trained: Trained) -> None:
+    from sklearn.datasets import load_digits
+
+    facts = read_facts(export_subnet(trained, 0))
+    images = trained.data.test.images(range(20)).flatten(1)
+    raw = torch.from_numpy(load_digits().images).float().flatten(1)
+    ours = (raw - facts["normalisation"]["mean"][0]) / facts["normalisation"]["std"][0]
+    assert (
+        float(torch.cdist(images, ours, compute_mode="donot_use_mm_for_euclid_dist").min(1).values.max()) < 1e-4
+    )  # every test image is one of the digits
+
+
+def test_a_retrained_network_is_exported_with_its_own_weights(trained: Trained, tmp_path: Path) -> None:
+    net = trained.scorer.extract(find_trial(trained.study, 0).architecture)
+    torch.nn.init.normal_(net.head.weight)
+    facts = {"study": "tiny", "trial": 0, "test_accuracy": 0.5, "retrained": {"from": "scratch"}}
+    source = save_network(tmp_path / "retrained", net, facts)
+    folder = export_subnet(trained, network=source, output=tmp_path / "out")
+    images = trained.data.test.images(range(50))
+    assert torch.equal(load_network(folder)(images), net(images))
+    assert read_facts(folder)["weights"] == "trained alone, from scratch"
+    assert read_facts(folder)["test_accuracy"] == 0.5
+    with pytest.raises(StudyError, match="Give either a trial or the folder of a network"):
+        export_subnet(trained, 0, network=source)
+    stranger = save_network(tmp_path / "stranger", net, {"study": "other"})
+    with pytest.raises(StudyError, match="a network of the study 'other', but this is 'tiny'"):
+        export_subnet(trained, network=stranger)
+
+
+def test_an_opset_without_onnx_is_refused_before_the_test_split_is_touched(trained: Trained) -> None:
+    before = set(trained.study.user_attrs)
+    with pytest.raises(ExportError, match="`opset` must be left out"):
+        export_subnet(trained, 1, to="torch", opset=18)
+    assert set(trained.study.user_attrs) == before
