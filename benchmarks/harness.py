@@ -1,0 +1,74 @@
+"""What every benchmark script shares: its arguments, the claims it makes, and the JSON that RESULTS.md quotes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from spikesearch.io import atomic_write_json
+
+PACKAGES = ("spikesearch", "torch", "spikingjelly", "timm", "optuna", "optuna-dashboard", "scikit-learn", "numpy")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence, the figure that was measured, the target, and whether it was met (None: no target)."""
+
+    claim: str
+    figure: Any
+    target: str
+    met: bool | None
+
+
+@dataclass
+class Report:
+    """Collects what a benchmark finds.
+
+    Args:
+        name: The script.
+        quick: Whether it ran in its short form, whose figures prove nothing.
+    """
+
+    name: str
+    quick: bool = False
+    claims: list[Claim] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def claim(self, claim: str, figure: Any, target: str = "", met: bool | None = None) -> None:
+        """Add a claim and print it."""
+        self.claims.append(Claim(claim, figure, target, None if met is None else bool(met)))
+        verdict = {True: "met", False: "MISSED", None: ""}[self.claims[-1].met]
+        print(f"  {claim}: {figure}" + (f"   [target {target}: {verdict}]" if target else ""), flush=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return {
+            "benchmark": self.name,
+            "command": " ".join(["python", f"benchmarks/{self.name}.py", *sys.argv[1:]]),
+            "quick": self.quick,
+            "cores": os.cpu_count(),
+            "machine": platform.machine(),
+            "python": platform.python_version(),
+            "versions": {package: version(package) for package in PACKAGES},
+            "claims": [asdict(claim) for claim in self.claims],
+            "details": self.details,
+        }
+
+    def write(self, path: Path | None) -> None:
+        """Write the JSON, if a file was asked for."""
+        if path is not None:
+            atomic_write_json(path, self.to_dict())
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser that knows ``--quick`` and ``--json FILE``."""
+    result = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("--quick", action="store_true", help="a short form, whose figures prove nothing")
+    result.add_argument("--json", type=Path, metavar="FILE", help="write claims and details there")
+    return result

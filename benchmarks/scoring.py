@@ -1,0 +1,166 @@
+"""How much faster the search scores when trials share what they have in common, at equal scores.
+
+    python benchmarks/scoring.py [--images 2000] [--trials 200] [--quick] [--json FILE]
+
+Replays ``proposals.json``, the first 200 architectures of a real search, on random 32x32 colour images and a supernet
+with random weights, in the order of the search. Every trial is scored three times in one process, side by side: by a
+scorer without a cache whose activity sums are taken in float64 (how scoring began: the base of all ratios), by today's
+without a cache, and by today's with its default cache. Scores must be equal. The speed does not depend on what weights
+and images mean, but on the firing rates a little; batch-norm calibration keeps them where training has them.
+
+The *reuse bound* is the multiplications of a scorer that computes everything over those that are really done.
+``--quick`` replays on 64 images of 8x8 pixels; its ratios say little, for fixed costs weigh more there. A full run
+takes hours on two cores.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
+
+import numpy as np
+import torch
+from harness import Report, parser
+from scoring_proposals import FILE, load
+
+from spikesearch import Architecture, EnergyReport, Supernet, energy
+from spikesearch.config import ScoringConfig
+from spikesearch.data.bundle import DataBundle
+from spikesearch.scoring import Scorer
+
+CALIBRATION = 256
+HALF = 100
+
+
+class Noise:
+    """Random images, in the form of a split."""
+
+    def __init__(self, count: int, size: int, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.labels = torch.arange(count) % 10
+        self._images = torch.randn(count, 3, size, size, generator=generator)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def images(self, indices: range | np.ndarray) -> torch.Tensor:
+        return self._images[torch.as_tensor(np.asarray(indices))]
+
+
+@contextmanager
+def float64_sums() -> Iterator[None]:
+    """Sum every input and output of every layer in float64, one by one."""
+
+    class Forgetful(energy._LastSpikes):
+        def keep(self, spikes: torch.Tensor) -> float:
+            return energy._sum(spikes)
+
+    with mock.patch.object(energy, "count", energy._sum), mock.patch.object(energy, "_LastSpikes", Forgetful):
+        yield
+
+
+def timed(scorer: Scorer, arch: Architecture) -> tuple[float, tuple[float, EnergyReport]]:
+    start = time.perf_counter()
+    result = scorer.evaluate(arch)
+    return time.perf_counter() - start, result
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--images", type=int, help="images of the search split (2000; quick: 64)")
+    arguments.add_argument("--trials", type=int, default=200, help="how many of the proposals (200)")
+    arguments.add_argument("--threads", type=int, help="threads of torch")
+    options = arguments.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    size = 8 if options.quick else 32
+    images = options.images or (64 if options.quick else 2000)
+    calibration = min(CALIBRATION, max(2, images * CALIBRATION // 2000))
+    space, proposals = load()
+    proposals = proposals[: options.trials]
+
+    torch.manual_seed(0)
+    data = DataBundle(
+        train=Noise(calibration, size, 0),
+        search=Noise(images, size, 1),
+        test=Noise(1, size, 2),
+        num_classes=10,
+        in_channels=3,
+        image_size=size,
+        frames=None,
+        class_names=tuple("0123456789"),
+        fingerprint="noise",
+    )
+    supernet = Supernet(space, in_channels=3, image_size=size, num_classes=10)
+    # The limit holds for 2,000 images: fewer get their share of it, so that as much is forgotten and computed again.
+    tokens = images * (16 if options.quick else 64) / (2000 * 64)
+    cache_mb = ScoringConfig().cache_mb
+    settings = {"calibration_images": calibration, "batch_size": 256}
+    plain = Scorer(supernet, data, ScoringConfig(cache_mb=0, **settings))
+    cached = Scorer(supernet, data, ScoringConfig(cache_mb=cache_mb, **settings))
+    cached.cache.limit = int(cached.cache.limit * min(1.0, tokens))
+
+    report = Report("scoring", quick=options.quick)
+    print(
+        f"{len(proposals)} trials of {FILE.name}, {images} images of {size}x{size}, {calibration} for calibration, "
+        f"{torch.get_num_threads()} threads, cache {cached.cache.limit / 2**20:.1f} MiB"
+    )
+    rows = []
+    equal = True
+    for number, arch in enumerate(proposals):
+        with float64_sums():
+            base, expected = timed(plain, arch)
+        off, without = timed(plain, arch)
+        before = cached.work.done, cached.work.needed
+        on, result = timed(cached, arch)
+        done, needed = cached.work.done - before[0], cached.work.needed - before[1]
+        equal &= result == without == expected
+        assert result == without == expected, f"trial {number}: other scores with the cache"
+        assert cached.cache.nbytes <= cached.cache.limit
+        rows.append({"base": base, "off": off, "on": on, "done": done, "needed": needed})
+        if number % 20 == 19:
+            print(f"  trial {number + 1}: {base:.2f} s, {off:.2f} s without cache, {on:.2f} s with it", flush=True)
+
+    for first in range(0, len(rows), HALF):
+        part = rows[first : first + HALF]
+        sums = {key: sum(row[key] for row in part) for key in part[0]}
+        name = f"trials {first + 1}-{first + len(part)}"
+        ratio, bound = sums["base"] / sums["on"], sums["needed"] / sums["done"]
+        late = first >= HALF
+        report.claim(
+            f"{name}: times faster than the scorer without reuse (total time)",
+            round(ratio, 2),
+            *(("at least 4", ratio >= 4) if late else ()),
+        )
+        report.claim(f"{name}: reuse bound", round(bound, 2))
+        share = ratio / bound
+        report.claim(
+            f"{name}: that ratio over the reuse bound",
+            round(share, 2),
+            *(("at least 0.8", share >= 0.8) if late else ()),
+        )
+        report.claim(f"{name}: times faster with the cache than without it", round(sums["off"] / sums["on"], 2))
+        report.claim(
+            f"{name}: times faster without cache (cheaper activity sums)", round(sums["base"] / sums["off"], 2)
+        )
+        report.claim(f"{name}: median seconds per trial, base", round(statistics.median(r["base"] for r in part), 3))
+    report.claim("scores equal in all trials, accuracy and every line of the energy report", equal, "true", equal)
+    report.details = {
+        "images": images,
+        "image_size": size,
+        "calibration_images": calibration,
+        "threads": torch.get_num_threads(),
+        "cache_bytes_limit": cached.cache.limit,
+        "cache_bytes": cached.cache.nbytes,
+        "proposals_versions": json.loads(FILE.read_text(encoding="utf-8"))["versions"],
+        "trials": rows,
+    }
+    report.write(options.json)
+
+
+if __name__ == "__main__":
+    main()
