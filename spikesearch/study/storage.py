@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 DEFAULT_STORAGE = "sqlite:///spikesearch.db"
 BUSY_TIMEOUT_S = 60
+_CREATION_ATTEMPTS = 50
 _EXAMPLES = "sqlite:///spikesearch.db or postgresql://user@host/database"
 
 
@@ -111,11 +113,9 @@ def _connect(parsed: URL, engine_kwargs: dict[str, Any]) -> BaseStorage:
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
 
-    from spikesearch.study.fast_storage import storage_class
-
     shown = parsed.render_as_string(hide_password=True)
     try:
-        return storage_class()(parsed.render_as_string(hide_password=False), engine_kwargs=engine_kwargs)
+        return _with_tables(parsed.render_as_string(hide_password=False), engine_kwargs)
     except ImportError as error:
         raise MissingDependencyError(
             f"The database driver of {shown} is not installed; try pip install 'spikesearch[postgres]'."
@@ -125,6 +125,24 @@ def _connect(parsed: URL, engine_kwargs: dict[str, Any]) -> BaseStorage:
         raise StorageError(f"Cannot open the storage {shown}: {_first_line(reason)}. Check the URL.") from error
     except RuntimeError as error:  # Optuna: the tables are of another version
         raise StorageError(f"Cannot use the storage {shown}: {_first_line(error)}") from error
+
+
+def _with_tables(url: str, engine_kwargs: dict[str, Any]) -> BaseStorage:
+    """Connect, and create what tables are missing, though other processes may be doing just that."""
+    from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+
+    from spikesearch.study.fast_storage import storage_class
+
+    for _ in range(_CREATION_ATTEMPTS):
+        try:
+            return storage_class()(url, engine_kwargs=engine_kwargs)
+        except IntegrityError:  # another process was faster, and so it was below
+            pass
+        except (OperationalError, ProgrammingError) as error:
+            if not any(reason in str(error.orig) for reason in ("already exists", "database is locked")):
+                raise
+        time.sleep(0.1)
+    return storage_class()(url, engine_kwargs=engine_kwargs)
 
 
 def _check_sqlite_file(path: Path, *, create: bool) -> None:

@@ -96,7 +96,7 @@ def test_during_training(tmp_path: Path, tiny_file: Path, undisturbed: Path, cli
 
 
 def test_during_scoring(finished: Path, undisturbed: Path, cli: Callable[..., Result]) -> None:
-    with running(finished, "--n-trials", 1000) as process:
+    with running(finished, "--n-trials", 3500) as process:
         stop_when(process, lambda: trial_states(finished)[6:].count("RUNNING") == 1)
         process.kill()
         process.wait()
@@ -109,7 +109,7 @@ def test_during_scoring(finished: Path, undisturbed: Path, cli: Callable[..., Re
 
 
 def test_between_trials(finished: Path, undisturbed: Path, cli: Callable[..., Result]) -> None:
-    with running(finished, "--n-trials", 1000) as process:
+    with running(finished, "--n-trials", 3500) as process:
         wait_until(lambda: len(trial_states(finished)) > 7, process)
         stop_when(process, lambda: "RUNNING" not in trial_states(finished))
         process.kill()
@@ -121,7 +121,7 @@ def test_between_trials(finished: Path, undisturbed: Path, cli: Callable[..., Re
 
 
 def test_ctrl_c(finished: Path, undisturbed: Path, cli: Callable[..., Result]) -> None:
-    with running(finished, "--n-trials", 1000) as process:
+    with running(finished, "--n-trials", 3500) as process:
         stop_when(process, lambda: trial_states(finished)[6:].count("RUNNING") == 1)
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGCONT)
@@ -139,7 +139,7 @@ def test_ctrl_c(finished: Path, undisturbed: Path, cli: Callable[..., Result]) -
 def test_a_batch_systems_signal_stops_all_workers(
     finished: Path, undisturbed: Path, cli: Callable[..., Result]
 ) -> None:
-    with running(finished, "--n-trials", 1000, "--workers", 2) as process:
+    with running(finished, "--n-trials", 3500, "--workers", 2) as process:
         wait_until(lambda: len(workers(finished)) == 2, process)
         team = psutil.Process(process.pid).children(recursive=True)
         process.terminate()
@@ -154,7 +154,7 @@ def test_a_batch_systems_signal_stops_all_workers(
 def test_orphaned_workers_end_and_killed_ones_are_replaced(
     finished: Path, undisturbed: Path, cli: Callable[..., Result]
 ) -> None:
-    with running(finished, "--n-trials", 1000, "--workers", 2) as process:
+    with running(finished, "--n-trials", 3500, "--workers", 2) as process:
         wait_until(lambda: len(workers(finished)) == 2, process)
         victim = workers(finished).pop()
         os.kill(victim, signal.SIGKILL)
@@ -170,4 +170,5 @@ def test_orphaned_workers_end_and_killed_ones_are_replaced(
 def workers(folder: Path) -> set[int]:
     """Process ids of all that have worked on the study since it was finished."""
     study = load_study("tiny", storage=f"sqlite:///{folder}/spikesearch.db")
-    return {trial.user_attrs["worker"]["pid"] for trial in study.get_trials(deepcopy=False)[6:]}
+    started = [trial for trial in study.get_trials(deepcopy=False)[6:] if trial.state != TrialState.WAITING]
+    return {trial.user_attrs["worker"]["pid"] for trial in started}

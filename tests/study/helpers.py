@@ -29,7 +29,7 @@ TINY: dict[str, Any] = {
         "num_heads": [1, 2],
         "mlp_ratios": [1],
         "v_thresholds": [0.6, 1.0],
-        "taus": [1.25, 2.0],
+        "taus": [1.25, 2.0, 4.0],
         "time_steps": [1, 2],
     },
     "model": {"pool_stages": [2, 3]},

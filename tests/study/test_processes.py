@@ -7,6 +7,7 @@ import os
 import signal
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import optuna
 import pytest
@@ -51,6 +52,27 @@ def test_two_runs_at_once_fill_the_study_and_not_more(url: str) -> None:
     study = load_study("tiny", storage=url)
     check_study(study)
     assert states(url) == [TrialState.COMPLETE] * 21
+
+
+def _create_at_once(url: str, barrier: Barrier) -> list[str]:
+    from spikesearch.study.store import create_study
+    from tests.study.helpers import tiny_config
+
+    names = []
+    for number in range(5):
+        barrier.wait(60)
+        names.append(create_study(tiny_config(), storage=f"{url}{number}.db", load_if_exists=True).study_name)
+    return names
+
+
+def test_processes_that_find_no_storage_create_it_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager, ProcessPoolExecutor(3, mp_context=context) as pool:
+        barrier = manager.Barrier(3)
+        runs = [pool.submit(_create_at_once, f"sqlite:///{tmp_path}/", barrier) for _ in range(3)]
+        assert [run.result(120) for run in runs] == [["tiny"] * 5] * 3
+    for number in range(5):
+        assert states(f"sqlite:///{tmp_path}/{number}.db") == [TrialState.WAITING]
 
 
 # --- kill -9 ----------------------------------------------------------------------------------------------------------
