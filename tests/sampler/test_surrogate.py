@@ -1,4 +1,4 @@
-"""Features, models and the choice of the surrogate."""
+"""The choice of the surrogate among many offspring."""
 
 from __future__ import annotations
 
@@ -7,98 +7,16 @@ import math
 import numpy as np
 import optuna
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import IntDistribution
 from optuna.study import StudyDirection
 from optuna.study._multi_objective import _fast_non_domination_rank
 
 from spikesearch.sampler import ESNNSampler, GaussianProcessSurrogate, Situation
 from spikesearch.sampler.archive import Population
-from spikesearch.sampler.domain import ArchitectureDomain, DistributionDomain, Genome
-from spikesearch.sampler.features import ActivityModel, Encoder
-from spikesearch.sampler.model import GaussianProcess, KernelChoice, choose_kernel
+from spikesearch.sampler.domain import Genome
 from spikesearch.sampler.ranking import Ranks
 from spikesearch.sampler.surrogate import _scheduled
-from spikesearch.space import SearchSpace
-
-LETTERS = DistributionDomain({f"g{i}": CategoricalDistribution(("a", "b", "c", "d")) for i in range(5)})
-
-
-def test_choices_have_equal_distances_and_ascending_ones_an_order() -> None:
-    domain = DistributionDomain(
-        {
-            "c": CategoricalDistribution(("a", "b", "c")),
-            "n": CategoricalDistribution((1, 2, 8)),
-            "f": FloatDistribution(0, 2),
-        }
-    )
-    rows = Encoder(domain)([{"c": float(c), "n": float(n), "f": 1.0} for c in range(3) for n in range(3)])
-    distance = np.linalg.norm(rows[:, None] - rows[None], axis=-1)
-    assert distance[0, 3] == pytest.approx(1.0)  # another letter
-    assert distance[0, 3] == pytest.approx(distance[0, 6])
-    assert distance[0, 1] < distance[0, 2]  # 1 is nearer to 2 than to 8
-
-
-def test_inactive_genes_add_nothing(space: SearchSpace) -> None:
-    domain = ArchitectureDomain(space)
-    shallow, deep = (domain.encode(space.params(arch)) for arch in (space.smallest, space.largest))
-    rows = Encoder(domain)([shallow, deep])
-    assert np.count_nonzero(rows[0]) < np.count_nonzero(rows[1])
-    assert rows[1, -2:].tolist() == pytest.approx([0.0, 0.0])  # the largest has the most parameters and operations
-    assert (rows[0, -2:] < 0).all()
-
-
-def test_activity_is_learned_from_trials() -> None:
-    rng = np.random.default_rng(0)
-
-    def genome(full: Genome) -> Genome:
-        inactive = "deep" if full["kind"] == 0.0 else "wide"
-        return {name: value for name, value in full.items() if name != inactive}
-
-    full = [
-        {"kind": float(rng.integers(2)), "wide": rng.random(), "deep": rng.random(), "x": rng.random()}
-        for _ in range(60)
-    ]
-    model = ActivityModel([genome(g) for g in full[:40]])
-    assert list(model(full[40:])) == [genome(g) for g in full[40:]]
-
-
-def letters(n: int, seed: int) -> list[Genome]:
-    rng = np.random.default_rng(seed)
-    return [LETTERS.sample(rng) for _ in range(n)]
-
-
-def additive(genomes: list[Genome]) -> np.ndarray:
-    weights = np.random.default_rng(1).random((5, 4))
-    return np.array([sum(weights[i, int(g[f"g{i}"])] for i in range(5)) for g in genomes])
-
-
-@pytest.mark.parametrize("logarithm", [False, True])
-def test_sums_and_products_of_effects_are_recognised(logarithm: bool) -> None:
-    encode = Encoder(LETTERS)
-    train, test = letters(60, 0), letters(100, 1)
-    target = (lambda g: np.exp(2 * additive(g))) if logarithm else additive
-    choice = choose_kernel(encode(train), target(train))
-    assert choice.logarithm is logarithm
-    mean, std = GaussianProcess(choice).fit(encode(train), target(train)).predict(encode(test))
-    truth = target(test)
-    assert np.mean((mean - truth) ** 2) < 0.02 * np.var(truth)
-    assert np.mean(np.abs(mean - truth) < 4 * std + 1e-3 * np.ptp(truth)) > 0.9
-
-
-def test_certainty_grows_near_the_rows() -> None:
-    encode = Encoder(LETTERS)
-    train = letters(40, 0)
-    model = GaussianProcess(KernelChoice(linear=0.0)).fit(encode(train), additive(train))
-    _, near = model.predict(encode(train))
-    _, far = model.predict(encode([g for g in letters(60, 5) if g not in train]))
-    assert near.max() < far.mean()
-
-
-def test_constant_targets() -> None:
-    rows = Encoder(LETTERS)(letters(12, 0))
-    choice = choose_kernel(rows, np.ones(12))
-    mean, _ = GaussianProcess(choice).fit(rows, np.ones(12)).predict(rows)
-    np.testing.assert_allclose(mean, 1.0)
+from tests.sampler.domains import LETTERS, additive, letters
 
 
 def test_schedule_is_a_function_of_the_count() -> None:
