@@ -23,7 +23,7 @@ from spikesearch.study.prepare import new_supernet
 from spikesearch.train import train_supernet, weights_hash
 
 SMALL = SearchSpace(
-    embed_dims=(32, 48, 64),
+    embed_dims=(24, 32, 48),
     depths=(1, 2),
     num_heads=(2, 4),
     mlp_ratios=(1, 3),

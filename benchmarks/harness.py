@@ -66,6 +66,11 @@ class Report:
             atomic_write_json(path, self.to_dict())
 
 
+def data_folder() -> Path:
+    """Return the folder with public data: `$SPIKESEARCH_DATA`, else `../shared/data` beside the checkout."""
+    return Path(os.environ.get("SPIKESEARCH_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
 def parser(description: str | None) -> argparse.ArgumentParser:
     """Return a parser that knows ``--quick`` and ``--json FILE``."""
     result = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)

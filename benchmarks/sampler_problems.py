@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
+from harness import data_folder
 
 from spikesearch.fitness import hypervolume
 from spikesearch.space import Architecture, SearchSpace
@@ -22,11 +22,6 @@ from spikesearch.space import Architecture, SearchSpace
 Values = tuple[float, float]
 MACRO_FILE = "nas-bench-macro/nas-bench-macro_cifar10.json"
 DIGITS_TABLE = Path(__file__).parent / "results" / "digits_table.json"
-
-
-def data_folder() -> Path:
-    """Return the folder with public data: `$SPIKESEARCH_DATA`, else `../shared/data` beside the checkout."""
-    return Path(os.environ.get("SPIKESEARCH_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
 
 class Problem:

@@ -31,13 +31,15 @@ _FLAGS = (
 
 
 class LIFKernel:
-    """The two functions of ``lif_cpu.c``; pointers are plain addresses of float32 memory."""
+    """The functions of ``lif_cpu.c``; pointers are plain addresses of float32 memory, or of bfloat16 where named so."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         pointer, long, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
         self.forward = library.lif_forward
-        self.forward.argtypes = [pointer, pointer, long, long, long, real, real, ctypes.c_int]
-        self.forward.restype = None
+        self.forward_bf16 = library.lif_forward_bf16
+        for function in (self.forward, self.forward_bf16):
+            function.argtypes = [pointer, pointer, long, long, long, real, real, ctypes.c_int]
+            function.restype = None
         self.backward = library.lif_backward
         self.backward.argtypes = [pointer, pointer, pointer, long, long, long, real, real, ctypes.c_int]
         self.backward.restype = None

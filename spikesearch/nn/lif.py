@@ -43,8 +43,20 @@ def lif(x_seq: Tensor, *, tau: float, v_threshold: float) -> Tensor:
     if not v_threshold > 0:
         raise ValueError(f"`v_threshold` must be above 0, but got {v_threshold}.")
     # Under mixed precision too the membrane is float32: thresholds would be missed in bfloat16.
+    if x_seq.dtype == torch.bfloat16 and not (torch.is_grad_enabled() and x_seq.requires_grad):
+        kernel = lif_kernel() if _fits_kernel(x_seq) else None
+        if kernel is not None:
+            return _fused(kernel.forward_bf16, x_seq, tau, v_threshold)
     spikes: Tensor = _LIF.apply(x_seq.float(), float(tau), float(v_threshold))
     return spikes.to(x_seq.dtype)
+
+
+def _fused(function: Any, x: Tensor, tau: float, v_threshold: float) -> Tensor:
+    """Return the spikes that a function of the compiled helper computes."""
+    spikes = _empty_steps(x)
+    steps, count = x.shape[0], x[0].numel()
+    function(x.data_ptr(), spikes.data_ptr(), steps, count, x.stride(0), tau, v_threshold, torch.get_num_threads())
+    return spikes
 
 
 class _LIF(torch.autograd.Function):
@@ -54,14 +66,10 @@ class _LIF(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, tau: float, v_threshold: float) -> Tensor:
         ctx.save_for_backward(x)
         ctx.neuron = tau, v_threshold
-        spikes = _empty_steps(x)
         kernel = lif_kernel() if _fits_kernel(x) else None
         if kernel is not None:
-            steps, count = x.shape[0], x[0].numel()
-            kernel.forward(
-                x.data_ptr(), spikes.data_ptr(), steps, count, x.stride(0), tau, v_threshold, torch.get_num_threads()
-            )
-            return spikes
+            return _fused(kernel.forward, x, tau, v_threshold)
+        spikes = _empty_steps(x)
         v = torch.zeros_like(x[0])
         for t, h in enumerate(_charge(x, v, tau, v_threshold)):
             torch.ge(h, v_threshold, out=spikes[t])
@@ -118,7 +126,7 @@ def _empty_steps(x: Tensor) -> Tensor:
 
 
 def _fits_kernel(x: Tensor) -> bool:
-    """Whether every step is a dense block of float32 in main memory."""
+    """Whether every step is a dense block of main memory."""
     if x.device.type != "cpu" or x.numel() == 0:
         return False
     expected = 1

@@ -15,8 +15,9 @@
 #define ALPHA 4.0f
 
 typedef struct {
-    const float *x, *grad_s;
-    float *out;
+    const void *x;
+    const float *grad_s;
+    void *out;
     int64_t begin, end, steps, x_stride, stride;
     float tau, threshold;
     void (*work)(void *);
@@ -49,12 +50,38 @@ static void forward_range(void *argument) {
         int64_t n = j->end - start < BLOCK ? j->end - start : BLOCK;
         memset(v, 0, sizeof v);
         for (int64_t t = 0; t < j->steps; t++) {
-            const float *restrict x = j->x + t * j->x_stride + start;
-            float *restrict s = j->out + t * j->stride + start;
+            const float *restrict x = (const float *)j->x + t * j->x_stride + start;
+            float *restrict s = (float *)j->out + t * j->stride + start;
             for (int64_t i = 0; i < n; i++) {
                 float h = v[i] + (x[i] - v[i]) / tau;
                 int fired = h >= threshold;
                 s[i] = fired ? 1.0f : 0.0f;
+                v[i] = fired ? 0.0f : h;
+            }
+        }
+    }
+}
+
+/* The same for bfloat16 currents and spikes; the membrane is float32 all the same. */
+static void forward_bf16_range(void *argument) {
+    const job *j = argument;
+    const uint16_t *all_x = j->x;
+    uint16_t *all_s = j->out;
+    float v[BLOCK];
+    const float tau = j->tau, threshold = j->threshold;
+    for (int64_t start = j->begin; start < j->end; start += BLOCK) {
+        int64_t n = j->end - start < BLOCK ? j->end - start : BLOCK;
+        memset(v, 0, sizeof v);
+        for (int64_t t = 0; t < j->steps; t++) {
+            const uint16_t *restrict x = all_x + t * j->x_stride + start;
+            uint16_t *restrict s = all_s + t * j->stride + start;
+            for (int64_t i = 0; i < n; i++) {
+                uint32_t bits = (uint32_t)x[i] << 16; /* bfloat16 is the upper half of float32 */
+                float current;
+                memcpy(&current, &bits, sizeof current);
+                float h = v[i] + (current - v[i]) / tau;
+                int fired = h >= threshold;
+                s[i] = fired ? 0x3f80 : 0; /* 1.0 */
                 v[i] = fired ? 0.0f : h;
             }
         }
@@ -70,8 +97,8 @@ static void backward_range(void *argument) {
         memset(v, 0, sizeof v);
         /* first pass: the charge h of every step, parked where the gradient of x will be written */
         for (int64_t t = 0; t < j->steps; t++) {
-            const float *restrict x = j->x + t * j->x_stride + start;
-            float *restrict parked = j->out + t * j->stride + start;
+            const float *restrict x = (const float *)j->x + t * j->x_stride + start;
+            float *restrict parked = (float *)j->out + t * j->stride + start;
             for (int64_t i = 0; i < n; i++) {
                 float h = v[i] + (x[i] - v[i]) / tau;
                 parked[i] = h;
@@ -81,7 +108,7 @@ static void backward_range(void *argument) {
         memset(grad_v, 0, sizeof grad_v);
         for (int64_t t = j->steps - 1; t >= 0; t--) {
             const float *restrict grad_s = j->grad_s + t * j->stride + start;
-            float *restrict grad_x = j->out + t * j->stride + start;
+            float *restrict grad_x = (float *)j->out + t * j->stride + start;
             for (int64_t i = 0; i < n; i++) {
                 float h = grad_x[i];
                 float e = exp_approx(-ALPHA * fabsf(h - threshold)); /* the surrogate's derivative is even */
@@ -125,6 +152,12 @@ static void run(job shared, int64_t neurons, int threads) {
 void lif_forward(const float *x, float *spikes, int64_t steps, int64_t neurons, int64_t x_stride, float tau,
                  float threshold, int threads) {
     job shared = {x, 0, spikes, 0, 0, steps, x_stride, neurons, tau, threshold, forward_range};
+    run(shared, neurons, threads);
+}
+
+void lif_forward_bf16(const uint16_t *x, uint16_t *spikes, int64_t steps, int64_t neurons, int64_t x_stride, float tau,
+                      float threshold, int threads) {
+    job shared = {x, 0, spikes, 0, 0, steps, x_stride, neurons, tau, threshold, forward_bf16_range};
     run(shared, neurons, threads);
 }
 

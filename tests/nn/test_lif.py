@@ -90,13 +90,18 @@ def test_gradient_of_a_transposed_output(engine):
     torch.testing.assert_close(x.grad, reference.grad, rtol=0, atol=1e-5)
 
 
-def test_non_dense_and_half_precision_inputs_take_the_eager_path():
+def test_inputs_that_are_not_dense(engine):
     wide = torch.randn(3, 4, 10)
     assert torch.equal(lif(wide[..., ::2], tau=2.0, v_threshold=0.7), spikingjelly(wide[..., ::2], 2.0, 0.7))
-    half = wide.bfloat16()
-    spikes = lif(half, tau=2.0, v_threshold=0.7)
-    assert spikes.dtype == torch.bfloat16
-    assert torch.equal(spikes.float(), spikingjelly(half.float(), 2.0, 0.7))  # the membrane stays float32
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_the_membrane_of_half_precision_stays_float32(engine, gradient):
+    currents = torch.randn(1, 40, 70).bfloat16()
+    for half in (torch.randn(4, 40, 70).bfloat16(), currents.expand(4, 40, 70), currents[..., ::2].expand(4, 40, 35)):
+        spikes = lif(half.detach().requires_grad_(gradient), tau=1.25, v_threshold=0.7)
+        assert spikes.dtype == torch.bfloat16
+        assert torch.equal(spikes.float(), spikingjelly(half.float(), 1.25, 0.7))
 
 
 def test_nothing_is_remembered_between_calls():
