@@ -13,6 +13,8 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from spikesearch.study.fidelity import Fidelity
+    from spikesearch.study.fidelity_stats import Estimate
     from spikesearch.study.results import StudyResult, TrialResult
     from spikesearch.study.retrain import Retraining
 
@@ -119,6 +121,49 @@ def print_retraining(done: Retraining, chosen: Format) -> None:
         print_table(f"Energy on the search split, under the {done.convention!r} convention", columns, rows)
     else:
         print_structure(done.to_dict(), chosen)
+
+
+def print_fidelity(done: Fidelity, chosen: Format) -> None:
+    """Print how well rankings agree with the accuracies of networks that were trained alone."""
+    if chosen in {Format.json, Format.yaml}:
+        print_structure(done.to_dict(), chosen)
+        return
+    if chosen is Format.value:
+        print("" if done.tau is None else done.tau)
+        return
+    dead = done.dead
+    print(
+        f"Study {done.study}: {len(done.networks)} networks trained alone for {done.facts['epochs']} epochs, in "
+        f"{done.folder}\n{dead['either']} dead, which are not ranked: {dead['inherited']} with inherited weights, "
+        f"{dead['alone']} trained alone"
+    )
+    rows: list[tuple[object, ...]] = []
+    for name, group in done.groups.items():
+        for ranking, found in group.rankings.items():
+            first = ranking == next(iter(group.rankings))
+            values = (_estimate(found.tau), _estimate(found.spearman))
+            rows.append(
+                (name.replace("_", " ") if first else "", group.n if first else "", _RANKINGS[ranking], *values)
+            )
+    for ranking, found in done.groups["all"].lead.items():
+        values = (_estimate(found.tau), _estimate(found.spearman))
+        rows.append(("all", done.groups["all"].n, f"inherited minus {_RANKINGS[ranking]}", *values))
+    columns = ("networks", "number", "ranked by", "Kendall tau-b [95 %]", "Spearman [95 %]")
+    print_table("Agreement with the accuracy of training alone, on the search split", columns, rows)
+    if done.share_of_ceiling is not None:
+        print(f"tau over all: {done.tau:.3f}, {done.share_of_ceiling:.0%} of the ceiling ({done.ceiling:.3f})")
+
+
+_RANKINGS = {
+    "inherited": "inherited accuracy",
+    "energy": "energy alone",
+    "params": "parameters alone",
+    "second_seed": "another seed (the ceiling)",
+}
+
+
+def _estimate(value: Estimate) -> str:
+    return "-" if value.value is None else f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
 
 
 def _row(role: str, trial: TrialResult) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""``spikesearch supernet``: train it without searching, look at it."""
+"""``spikesearch supernet``: train it without searching, look at it, measure how far its scores can be trusted."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from spikesearch.cli.output import (
     FormatOption,
     RunDirOption,
     StorageOption,
+    print_fidelity,
     print_structure,
     print_table,
 )
 from spikesearch.cli.study import NameArgument, NameOption, _quiet_optuna
 
-app = typer.Typer(help="Train a study's supernet, look at it.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Train a study's supernet, look at it, measure its fidelity.", no_args_is_help=True, rich_markup_mode=None
+)
 app.callback()(_quiet_optuna)
 
 
@@ -54,6 +57,26 @@ def info(
         print_table(f"Supernet of study {name}", ("", ""), [(key, _text(value)) for key, value in facts.items()])
     else:
         print_structure(facts, chosen)
+
+
+@app.command()
+def fidelity(
+    name: NameArgument,
+    n: Annotated[int, typer.Option("--n", help="Architectures to train.")] = 30,
+    epochs: Annotated[
+        int | None, typer.Option(help="Of each training; by default train.epochs of the study file.")
+    ] = None,
+    storage: StorageOption = None,
+    run_dir: RunDirOption = None,
+    device: DeviceOption = "cpu",
+    chosen: FormatOption = Format.table,
+) -> None:
+    """Train architectures alone, or what is left of that, and tell how well inherited weights rank them."""
+    from spikesearch.study.fidelity import measure_fidelity
+    from spikesearch.study.trained import open_trained
+
+    trained = open_trained(name, storage=storage, run_dir=run_dir, device=device)
+    print_fidelity(measure_fidelity(trained, n=n, epochs=epochs), chosen)
 
 
 def _text(value: object) -> str:

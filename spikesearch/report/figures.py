@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 from spikesearch.errors import MissingDependencyError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from spikesearch.study.results import StudyResult, TrialResult
 
 # distinguishable without colours too: every group has a marker of its own
@@ -27,15 +30,9 @@ def pareto_figure(result: StudyResult) -> bytes:
     Raises:
         MissingDependencyError: If matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
-    except ImportError as error:
-        raise MissingDependencyError("Pictures need matplotlib: pip install 'spikesearch[plots]'.") from error
+    figure, axes = new_figure()
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
-    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
     front = {trial.number for trial in result.front}
     groups: list[tuple[str, Sequence[TrialResult], dict[str, Any]]] = [
         ("infeasible", [t for t in result.trials if not t.feasible], {"marker": "x", "color": _GREY, "s": 24}),
@@ -68,6 +65,27 @@ def pareto_figure(result: StudyResult) -> bytes:
     axes.set_title(f"Study {result.name}: {len(result.trials)} scored architectures")
     axes.grid(alpha=0.3, which="major")
     axes.legend(loc="lower right")
+    return as_png(figure)
+
+
+def new_figure() -> tuple[Figure, Axes]:
+    """Return an empty figure and its axes.
+
+    Raises:
+        MissingDependencyError: If matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependencyError("Pictures need matplotlib: pip install 'spikesearch[plots]'.") from error
+    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def as_png(figure: Figure) -> bytes:
+    """Return a figure as a PNG file."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
     return buffer.getvalue()

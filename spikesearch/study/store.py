@@ -34,6 +34,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _FILES = (
     *("supernet.safetensors", "supernet.json", "checkpoints/*/state.*"),
     *("retrained/*/model.*", "retrained/*.checkpoints/*/state.*", "trials/*/*/state.*"),
+    *("fidelity/networks-*.json", "fidelity/alone-*.json", "fidelity/alone-*.checkpoints/*/state.*"),
+    *("fidelity/report.json", "fidelity/scatter.png"),
     *(OWNER_FILE, ".study.lock", ".train.lock", ".test.lock", ".retrain-*.lock"),
 )
 

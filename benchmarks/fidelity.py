@@ -1,0 +1,116 @@
+"""How well scores with inherited weights rank architectures, against training each of them alone.
+
+    python benchmarks/fidelity.py --json benchmarks/results/fidelity.json
+    python benchmarks/fidelity.py --study fashion-mnist-small --data-root DATA --folder RUN --json ...
+
+Trains the supernet of a study and then architectures alone until 30 of them are alive, ten with a second seed. With
+``--folder`` everything is kept there, and the same command goes on after an interruption. Only the search split is
+looked at. Intervals are 95 % bootstrap intervals over the architectures; the supernet is one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from pathlib import Path
+
+from harness import Report, parser
+
+from spikesearch.config import StudyConfig, find_study_file, load_study_file
+from spikesearch.study.fidelity import TWICE, Fidelity, measure_fidelity
+from spikesearch.study.fidelity_stats import Estimate
+from spikesearch.study.runner import open_session
+from spikesearch.study.trained import open_trained
+
+LIVE = 30
+PICTURE = "scatter.png"
+
+
+def main() -> None:
+    """Train, compare, print the claims."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--study", default="digits", help="id or path of a study file")
+    arguments.add_argument("--data-root", type=Path, help="folder that holds the folder of the study's data")
+    arguments.add_argument("--folder", type=Path, help="where to keep study and trainings; by default nowhere")
+    arguments.add_argument("--epochs", type=int, help="of each training alone; by default the recipe's")
+    arguments.add_argument("--device", default="cpu")
+    args = arguments.parse_args()
+    config = study_file(args.study, args.data_root)
+    wanted, epochs = LIVE, args.epochs
+    if args.quick:
+        config = config.model_copy(update={"train": config.train.model_copy(update={"epochs": 3})})
+        wanted = 6
+    report = Report("fidelity", args.quick)
+    with contextlib.ExitStack() as stack:
+        folder = args.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="spikesearch-fidelity-")))
+        folder.mkdir(parents=True, exist_ok=True)
+        done = measure(config, folder, wanted, epochs, args.device)
+        if args.json is not None and (done.folder / PICTURE).exists():
+            args.json.parent.mkdir(parents=True, exist_ok=True)
+            args.json.with_suffix(".png").write_bytes((done.folder / PICTURE).read_bytes())
+    claims(report, done, wanted)
+    report.details = done.to_dict()
+    report.write(args.json)
+
+
+def study_file(name: str, data_root: Path | None) -> StudyConfig:
+    config = load_study_file(find_study_file(name))
+    if data_root is None:
+        return config
+    path = data_root.resolve() / Path(config.data.path).name
+    return config.model_copy(update={"data": config.data.model_copy(update={"path": str(path)})})
+
+
+def measure(config: StudyConfig, folder: Path, wanted: int, epochs: int | None, device: str) -> Fidelity:
+    storage = f"sqlite:///{folder.resolve() / 'spikesearch.db'}"
+    began = time.perf_counter()
+    open_session(config, storage=storage, device=device).train(progress=False)
+    print(f"Supernet of {config.name}: {time.perf_counter() - began:.0f} s", flush=True)
+    trained = open_trained(config.name, storage=storage, device=device)
+    n = wanted
+    while True:
+        done = measure_fidelity(trained, n=n, epochs=epochs, progress=False)
+        print(f"{n} networks, {len(done.live)} live: {time.perf_counter() - began:.0f} s", flush=True)
+        if len(done.live) >= wanted or n >= 3 * wanted:  # a supernet of the dead will not come to life
+            return done
+        n += wanted - len(done.live)
+
+
+def claims(report: Report, done: Fidelity, wanted: int) -> None:
+    whole = done.groups["all"]
+    tau = whole.rankings["inherited"].tau
+    lead = whole.lead["energy"].tau
+    report.claim("live networks", len(done.live), f"at least {wanted}", len(done.live) >= wanted)
+    report.claim("dead networks: inherited, alone, either", ", ".join(str(count) for count in done.dead.values()))
+    report.claim("epochs of each training alone", done.facts["epochs"])
+    report.claim(
+        "tau(inherited) - tau(energy alone)",
+        shown(lead),
+        "lower bound above 0",
+        lead.low is not None and lead.low > 0,
+    )
+    report.claim("tau(inherited)", shown(tau), "at least 0.55", tau.value is not None and tau.value >= 0.55)
+    share = done.share_of_ceiling
+    report.claim(
+        "tau(inherited) over the ceiling",
+        None if share is None else round(share, 3),
+        "at least 0.75",
+        share is not None and share >= 0.75,
+    )
+    twice = done.groups["two_seeds"]
+    report.claim("networks with two seeds", twice.n, f"at least {min(TWICE, wanted)}", twice.n >= min(TWICE, wanted))
+    for name, group in done.groups.items():
+        for ranking, found in group.rankings.items():
+            what = f"{name} ({group.n}), {ranking}".replace("_", " ")
+            report.claim(f"{what}: tau", shown(found.tau))
+            report.claim(f"{what}: Spearman", shown(found.spearman))
+    report.claim("tau(inherited) - tau(parameters alone)", shown(whole.lead["params"].tau))
+
+
+def shown(value: Estimate) -> str:
+    return "undefined" if value.value is None else f"{value.value:.3f} [{value.low:.3f} {value.high:.3f}]"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""How well a ranking agrees with the truth: rank correlations with bootstrap intervals, as pure functions.
+
+Every coefficient is that of its textbook (and of ``scipy.stats``), but for thousands of resamples at once and, where
+bins are given, over pairs of one bin only. A resample is a row of counts: how often each item was drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+MIN_MEMBERS = 4  # with fewer there are so few different resamples that an interval says nothing
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and its bootstrap interval; all ``None`` where it is not defined.
+
+    Args:
+        value: Of the items themselves.
+        low: Lower end of the 95 % percentile interval.
+        high: Upper end.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Two rank correlations, or two differences of them.
+
+    Args:
+        tau: Kendall's tau-b.
+        spearman: Spearman's rho.
+    """
+
+    tau: Estimate
+    spearman: Estimate
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How well several rankings of the same items agree with the truth.
+
+    Args:
+        n: Number of items.
+        rankings: Agreement of each ranking with the truth.
+        lead: Agreement of the first ranking minus that of each of the others, on the same resamples.
+    """
+
+    n: int
+    rankings: dict[str, Agreement]
+    lead: dict[str, Agreement]
+
+
+def compare(
+    rankings: Mapping[str, np.ndarray], truth: np.ndarray, *, bins: np.ndarray | None = None, seed: int = 0
+) -> Comparison:
+    """Correlate rankings with the truth; intervals and differences come from the same resamples of the items.
+
+    Args:
+        rankings: Scores by name, each of shape ``[n]``; larger means better.
+        truth: Shape ``[n]``; larger is better.
+        bins: Bin of every item, shape ``[n]``: only pairs of one bin are compared. By default all are.
+        seed: Of the resamples.
+    """
+    n = len(truth)
+    counts = resample(n, seed=seed)
+    found = {name: correlations(np.asarray(scores), truth, counts, bins=bins) for name, scores in rankings.items()}
+    first = next(iter(found))
+    return Comparison(
+        n=n,
+        rankings={name: _agreement(n, *both) for name, both in found.items()},
+        lead={
+            name: _agreement(n, *(ours - theirs for ours, theirs in zip(found[first], both, strict=True)))
+            for name, both in found.items()
+            if name != first
+        },
+    )
+
+
+def correlations(
+    x: np.ndarray, y: np.ndarray, counts: np.ndarray, *, bins: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    r"""Return Kendall's tau-b and Spearman's rho of every resample.
+
+    Both are Daniels' general coefficient (Biometrika 33, 1944),
+    :math:`\sum a_{ij} b_{ij} / \sqrt{\sum a_{ij}^2 \sum b_{ij}^2}` over the pairs of one bin, where :math:`a_{ij}` is
+    the sign of :math:`x_i - x_j` for tau-b and the difference of the mid-ranks within the bin for rho.
+
+    Args:
+        x: Shape ``[n]``.
+        y: Shape ``[n]``.
+        counts: How often each item occurs in each resample, shape ``[resamples, n]``.
+        bins: Bin of every item, shape ``[n]``; all in one by default.
+
+    Returns:
+        Two arrays of shape ``[resamples]``; NaN where ``x`` or ``y`` is constant in every bin.
+    """
+    labels = np.zeros(len(x)) if bins is None else np.asarray(bins)
+    same = labels[:, None] == labels[None, :]
+    a = np.sign(x[:, None] - x[None, :]) * same
+    b = np.sign(y[:, None] - y[None, :]) * same
+
+    def pairs(values: np.ndarray) -> np.ndarray:
+        return ((counts @ values) * counts).sum(-1)
+
+    # twice the mid-rank within the bin, less its mean, with the sign turned
+    rank_x, rank_y = counts @ a, counts @ b
+
+    def items(values: np.ndarray) -> np.ndarray:
+        return (values * counts).sum(-1)
+
+    with np.errstate(invalid="ignore"):
+        tau = pairs(a * b) / np.sqrt(pairs(a * a) * pairs(b * b))
+        rho = items(rank_x * rank_y) / np.sqrt(items(rank_x**2) * items(rank_y**2))
+    return tau, rho
+
+
+def resample(n: int, *, seed: int) -> np.ndarray:
+    """Return counts of shape ``[1 + RESAMPLES, n]``: the items themselves, then resamples with replacement."""
+    drawn = (
+        np.random.default_rng([n, seed]).multinomial(n, np.full(n, 1 / n), size=RESAMPLES) if n else np.empty((0, 0))
+    )
+    return np.concatenate([np.ones((1, n)), drawn])
+
+
+def quantile_bins(values: np.ndarray, count: int) -> np.ndarray:
+    """Return the bin, from 0, of every value; bins are as equal in size as possible, smallest values first.
+
+    Args:
+        values: Shape ``[n]``.
+        count: Number of bins.
+
+    Example:
+        >>> quantile_bins(np.array([0.3, 9.0, 0.1, 4.0]), 2).tolist()
+        [0, 1, 0, 1]
+    """
+    bins = np.empty(len(values), dtype=int)
+    bins[np.argsort(values, kind="stable")] = np.arange(len(values)) * count // max(1, len(values))
+    return bins
+
+
+def _agreement(n: int, tau: np.ndarray, rho: np.ndarray) -> Agreement:
+    return Agreement(_estimate(n, tau), _estimate(n, rho))
+
+
+def _estimate(n: int, values: np.ndarray) -> Estimate:
+    resampled = values[1:][np.isfinite(values[1:])]
+    if n < MIN_MEMBERS or not np.isfinite(values[0]) or not len(resampled):
+        return Estimate(None, None, None)
+    low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Estimate(float(values[0]), float(low), float(high))
