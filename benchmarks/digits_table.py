@@ -29,7 +29,7 @@ SMALL = SearchSpace(
     mlp_ratios=(1, 3),
     v_thresholds=(1.0,),
     taus=(1.25, 2.0),
-    time_steps=(1, 2, 4),
+    time_steps=(1, 2, 3),
 )
 
 
