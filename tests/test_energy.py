@@ -8,7 +8,8 @@ import torch
 from spikingjelly.activation_based import op_counter
 from torch import nn
 
-from spikesearch.energy import FIRST_LAYER, Activity, EnergyModel, count, measure_activity
+from spikesearch.activity import FIRST_LAYER, Activity, count, measure_activity
+from spikesearch.energy import EnergyModel
 from spikesearch.nn import Spikformer
 from spikesearch.space import Architecture, BlockSpec, StemSpec
 from tests.nn.conftest import SPACE, trained

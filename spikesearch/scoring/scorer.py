@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from spikesearch.energy import Activity, EnergyModel, EnergyReport, measure_activity
+from spikesearch.activity import Activity, measure_activity
+from spikesearch.energy import EnergyModel, EnergyReport
 from spikesearch.fitness import dead_below
 from spikesearch.nn import ChannelStats, Spikformer, Stage, Supernet
 from spikesearch.scoring.cache import Node, PrefixCache
