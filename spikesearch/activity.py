@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spikesearch.architecture import Residual
+
 FIRST_LAYER = "stem.stages.0.conv"
-HEAD = "head"
+HEAD, HEAD_LIF = "head", "head_lif"
 
 
 @dataclass
@@ -61,6 +63,7 @@ class Activity:
         n_images: Number of samples.
         time_steps: Number of simulation steps T.
         static: Whether the samples were images (and not event frames).
+        residual: What the network's residual connections carry, see :class:`~spikesearch.Spikformer`.
     """
 
     layers: dict[str, LayerActivity] = field(default_factory=dict)
@@ -70,10 +73,11 @@ class Activity:
     n_images: int = 0
     time_steps: int = 0
     static: bool = True
+    residual: Residual = "add"
 
     def part(self, name: str) -> Activity:
         """Return the records of one module of the network, without copying them."""
-        part = Activity(n_images=self.n_images, time_steps=self.time_steps, static=self.static)
+        part = Activity(n_images=self.n_images, time_steps=self.time_steps, static=self.static, residual=self.residual)
         for mine, theirs in zip(self._records(), part._records(), strict=True):
             theirs.update({key: value for key, value in mine.items() if key.startswith(f"{name}.")})
         part.order.extend(key for key in self.order if key.startswith(f"{name}."))
@@ -84,7 +88,8 @@ class Activity:
         for mine, theirs in zip(self._records(), other._records(), strict=True):
             mine.update(theirs)
         self.order.extend(other.order)
-        self.n_images, self.time_steps, self.static = other.n_images, other.time_steps, other.static
+        self.n_images, self.time_steps = other.n_images, other.time_steps
+        self.static, self.residual = other.static, other.residual
 
     @property
     def dense_ops(self) -> float:
@@ -108,7 +113,7 @@ def measure_activity(net: nn.Module) -> Iterator[Activity]:
     from spikesearch.nn.functional import AttentionProduct
     from spikesearch.nn.lif import AttentionLIF, ElasticLIF
 
-    activity = Activity()
+    activity = Activity(residual=getattr(net, "residual", "add"))
     last = _LastSpikes()
     handles = [net.register_forward_pre_hook(_samples_hook(activity))]
     for name, module in net.named_modules():

@@ -12,7 +12,10 @@ named conventions, because published numbers differ by an order of magnitude bet
 ``strict``
     The kind of operation follows from the place in the graph, never from observed values. Inputs that are sums of
     spikes (the residual stream: q, k, v and the first MLP layer) cost a dense MAC in every time step; layers whose
-    input is binary cost ACs at its firing rate; every neuron costs one MAC per time step for its membrane.
+    input is binary cost ACs at its firing rate; every neuron costs one MAC per time step for its membrane. With
+    residual connections by membrane currents (``residual="membrane"``) every input but that of the first layer is
+    binary. So is that of the head: it classifies an average of spikes, and as it is linear, that is the average of what
+    it makes of each token's spikes, ACs in every time step.
 
 Both: spiking self-attention costs ``T * N * D * d_head * (min(f_k, f_v) + f_q)`` ACs for N tokens of width D, the
 number of the order ``q (k.T v)``, whatever order executes it; the first layer on event frames costs its dense MACs
@@ -27,11 +30,11 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from spikesearch.activity import FIRST_LAYER, HEAD, Activity, measure_activity
+from spikesearch.activity import FIRST_LAYER, HEAD, HEAD_LIF, Activity, measure_activity
 
 Convention = Literal["spikformer", "strict"]
 
-# Layers whose input is a sum of spikes in every network of this package (residual connections by addition).
+# Layers whose input is a sum of spikes where residual connections are additions of spikes.
 GRADED_LAYERS = ("attn.qkv.linear", "mlp.fc1.linear")
 
 
@@ -180,6 +183,7 @@ class EnergyModel:
                 f"{', '.join(list(activity.layers)[:3]) or 'none'}; unwrap it."
             )
         strict = self.convention == "strict"
+        binary = activity.residual == "membrane"
         layers: list[LayerEnergy] = []
         once = 0.0
         for name, layer in activity.layers.items():
@@ -191,7 +195,11 @@ class EnergyModel:
                     dense *= activity.time_steps
                 macs = dense if activity.static else dense * layer.nonzero / layer.elements
                 once = macs * (1 - 1 / activity.time_steps)
-            elif name == HEAD or (strict and name.endswith(GRADED_LAYERS)):
+            elif name == HEAD and strict and binary:
+                spikes = activity.neurons[HEAD_LIF]
+                dense *= spikes.elements / layer.elements  # tokens and time steps
+                acs = dense * spikes.rate
+            elif name == HEAD or (strict and not binary and name.endswith(GRADED_LAYERS)):
                 macs = dense
             else:
                 acs = dense * rate
@@ -202,10 +210,10 @@ class EnergyModel:
             acs = dense * (min(f_k, f_v) + f_q)
             layers.append(self._line(name, "attention", 2 * dense, (min(f_k, f_v) + f_q) / 2, 0.0, acs))
         updates = sum(neurons.elements for neurons in activity.neurons.values())
-        spikes = sum(neurons.spikes for neurons in activity.neurons.values())
+        fired = sum(neurons.spikes for neurons in activity.neurons.values())
         if strict:
             count = updates / activity.n_images
-            layers.append(self._line("membranes", "lif", count, spikes / updates, count, 0.0))
+            layers.append(self._line("membranes", "lif", count, fired / updates, count, 0.0))
         order = {name: position for position, name in enumerate(activity.order)}
         layers.sort(key=lambda layer: order.get(layer.name, len(order)))
         total = sum(layer.energy_uJ for layer in layers)
@@ -215,7 +223,7 @@ class EnergyModel:
             ac_pj=self.ac_pj,
             time_steps=activity.time_steps,
             n_images=activity.n_images,
-            mean_firing_rate=spikes / updates,
+            mean_firing_rate=fired / updates,
             layers=tuple(layers),
             first_layer_once_uJ=total - once * self.mac_pj * 1e-6,
         )

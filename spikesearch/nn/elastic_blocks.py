@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterator
 import torch
 from torch import Tensor, nn
 
-from spikesearch.architecture import Architecture, BlockSpec, StemSpec, mlp_width
+from spikesearch.architecture import Architecture, BlockSpec, Residual, StemSpec, mlp_width
 from spikesearch.nn.elastic import ChannelStats, ElasticBatchNorm, ElasticConv2d, ElasticLinear
 from spikesearch.nn.functional import (
     AttentionProduct,
@@ -17,12 +17,12 @@ from spikesearch.nn.functional import (
     stem_widths,
     to_tokens,
 )
-from spikesearch.nn.lif import AttentionLIF, ElasticLIF
+from spikesearch.nn.lif import AttentionLIF, ElasticLIF, ElasticStreamLIF, NoLIF
 from spikesearch.space import SearchSpace
 
 
 class ElasticUnit(nn.Module):
-    """A convolution or linear layer, its batch-norm and its LIF neurons.
+    """A convolution or linear layer, its batch-norm and, unless its currents go into a residual stream, LIF neurons.
 
     Args:
         op: The elastic layer; registered under ``name``.
@@ -30,19 +30,29 @@ class ElasticUnit(nn.Module):
         channels: Largest number of output channels, of one group.
         groups: See :class:`~spikesearch.nn.elastic.ElasticLinear`.
         space: For the choices of the neuron genes.
+        spiking: Whether there are neurons.
     """
 
+    lif: ElasticLIF | NoLIF
+
     def __init__(
-        self, op: ElasticConv2d | ElasticLinear, name: str, channels: int, space: SearchSpace, *, groups: int = 1
+        self,
+        op: ElasticConv2d | ElasticLinear,
+        name: str,
+        channels: int,
+        space: SearchSpace,
+        *,
+        groups: int = 1,
+        spiking: bool = True,
     ) -> None:
         super().__init__()
         self.op_name = name
         self.add_module(name, op)
         self.bn = ElasticBatchNorm(channels, groups=groups)
-        self.lif = ElasticLIF(space.v_thresholds, space.taus)
+        self.lif = ElasticLIF(space.v_thresholds, space.taus) if spiking else NoLIF()
 
     def currents(self, x: Tensor, outputs: int, spec: StemSpec | BlockSpec) -> Tensor:
-        """Return what the neurons integrate, for ``x`` with time and batch merged."""
+        """Return what the neurons integrate or the stream takes up, for ``x`` with time and batch merged."""
         op = getattr(self, self.op_name)
         out: Tensor = self.bn(op(x, outputs), self.lif.gain(spec.v_threshold, spec.tau))
         return out
@@ -71,48 +81,60 @@ UnitSlice = tuple[str, ElasticUnit, int, int, StemSpec | BlockSpec]
 class ElasticConvUnit(ElasticUnit):
     """Elastic twin of :class:`~spikesearch.nn.spikformer.ConvUnit`."""
 
-    def __init__(self, in_channels: int, out_channels: int, space: SearchSpace, *, pool: bool = False) -> None:
-        super().__init__(ElasticConv2d(in_channels, out_channels), "conv", out_channels, space)
+    def __init__(
+        self, in_channels: int, out_channels: int, space: SearchSpace, *, pool: bool = False, spiking: bool = True
+    ) -> None:
+        super().__init__(ElasticConv2d(in_channels, out_channels), "conv", out_channels, space, spiking=spiking)
         self.pool = nn.MaxPool2d(3, stride=2, padding=1) if pool else None
 
     def forward(self, x_seq: Tensor, time_steps: int, outputs: int, spec: StemSpec) -> Tensor:
         x = self.currents(images_4d(x_seq), outputs, spec).unflatten(0, x_seq.shape[:2])
-        spikes: Tensor = self.lif(x.expand(time_steps, *x.shape[1:]), spec.v_threshold, spec.tau)
+        out: Tensor = self.lif(x.expand(time_steps, *x.shape[1:]), spec.v_threshold, spec.tau)
         if self.pool is not None:
-            spikes = self.pool(images_4d(spikes)).unflatten(0, spikes.shape[:2])
-        return spikes
+            out = self.pool(images_4d(out)).unflatten(0, out.shape[:2])
+        return out
 
 
 class ElasticLinearUnit(ElasticUnit):
     """Elastic twin of :class:`~spikesearch.nn.spikformer.LinearUnit`."""
 
-    def __init__(self, in_features: int, out_features: int, space: SearchSpace, *, groups: int = 1) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, space: SearchSpace, *, groups: int = 1, spiking: bool = True
+    ) -> None:
         op = ElasticLinear(in_features, out_features, groups=groups)
-        super().__init__(op, "linear", out_features, space, groups=groups)
+        super().__init__(op, "linear", out_features, space, groups=groups, spiking=spiking)
 
     def forward(self, x_seq: Tensor, outputs: int, spec: BlockSpec) -> Tensor:
         x = self.currents(x_seq.flatten(0, 2), outputs, spec).unflatten(0, x_seq.shape[:3])
-        spikes: Tensor = self.lif(x, spec.v_threshold, spec.tau)
-        return spikes
+        out: Tensor = self.lif(x, spec.v_threshold, spec.tau)
+        return out
+
+
+def stream_neurons(space: SearchSpace, residual: Residual) -> ElasticStreamLIF | NoLIF:
+    """Return the neurons through which a branch, or the head, reads the residual stream; none where it is spikes."""
+    return ElasticStreamLIF(space.v_thresholds, space.taus) if residual == "membrane" else NoLIF()
 
 
 class ElasticStem(nn.Module):
     """Elastic twin of :class:`~spikesearch.nn.spikformer.Stem`."""
 
-    def __init__(self, space: SearchSpace, in_channels: int, pool_stages: tuple[int, ...]) -> None:
+    def __init__(self, space: SearchSpace, in_channels: int, pool_stages: tuple[int, ...], residual: Residual) -> None:
         super().__init__()
         self.in_channels = in_channels
         largest = max(space.embed_dims)
         widths = (in_channels, *stem_widths(largest))
         self.stages = nn.ModuleList(
-            ElasticConvUnit(widths[i], widths[i + 1], space, pool=i in pool_stages) for i in range(len(widths) - 1)
+            ElasticConvUnit(widths[i], widths[i + 1], space, pool=i in pool_stages, spiking=spiking)
+            for i, spiking in enumerate((True, True, True, residual == "add"))
         )
-        self.rpe = ElasticConvUnit(largest, largest, space)
+        self.rpe_lif = stream_neurons(space, residual)
+        self.rpe = ElasticConvUnit(largest, largest, space, spiking=residual == "add")
 
     def forward(self, x_seq: Tensor, arch: Architecture) -> Tensor:
         for stage, width in zip(self.stages, stem_widths(arch.embed_dim), strict=True):
             x_seq = stage(x_seq, arch.time_steps, width, arch.stem)
-        return to_tokens(self.rpe(x_seq, arch.time_steps, arch.embed_dim, arch.stem) + x_seq)
+        spikes = self.rpe_lif(x_seq, arch.stem.v_threshold, arch.stem.tau)
+        return to_tokens(self.rpe(spikes, arch.time_steps, arch.embed_dim, arch.stem) + x_seq)
 
     def slices(self, arch: Architecture) -> Iterator[UnitSlice]:
         """Yield the units and the widths that ``arch`` uses of them."""
@@ -125,17 +147,19 @@ class ElasticStem(nn.Module):
 class ElasticAttention(nn.Module):
     """Elastic twin of :class:`~spikesearch.nn.spikformer.Attention`."""
 
-    def __init__(self, space: SearchSpace) -> None:
+    def __init__(self, space: SearchSpace, residual: Residual) -> None:
         super().__init__()
         largest = max(space.embed_dims)
+        self.lif_in = stream_neurons(space, residual)
         self.qkv = ElasticLinearUnit(largest, largest, space, groups=3)
         self.product = AttentionProduct()
         self.lif = AttentionLIF()
-        self.proj = ElasticLinearUnit(largest, largest, space)
+        self.proj = ElasticLinearUnit(largest, largest, space, spiking=residual == "add")
 
     def forward(self, x_seq: Tensor, spec: BlockSpec) -> Tensor:
         width = x_seq.shape[-1]
-        q, k, v = split_heads(self.qkv(x_seq, width, spec), spec.num_heads)
+        spikes = self.lif_in(x_seq, spec.v_threshold, spec.tau)
+        q, k, v = split_heads(self.qkv(spikes, width, spec), spec.num_heads)
         out: Tensor = self.proj(self.lif(merge_heads(self.product(q, k, v))), width, spec)
         return out
 
@@ -143,26 +167,28 @@ class ElasticAttention(nn.Module):
 class ElasticMLP(nn.Module):
     """Elastic twin of :class:`~spikesearch.nn.spikformer.MLP`."""
 
-    def __init__(self, space: SearchSpace) -> None:
+    def __init__(self, space: SearchSpace, residual: Residual) -> None:
         super().__init__()
         largest = max(space.embed_dims)
         hidden = mlp_width(largest, max(space.mlp_ratios))
+        self.lif_in = stream_neurons(space, residual)
         self.fc1 = ElasticLinearUnit(largest, hidden, space)
-        self.fc2 = ElasticLinearUnit(hidden, largest, space)
+        self.fc2 = ElasticLinearUnit(hidden, largest, space, spiking=residual == "add")
 
     def forward(self, x_seq: Tensor, spec: BlockSpec) -> Tensor:
         width = x_seq.shape[-1]
-        out: Tensor = self.fc2(self.fc1(x_seq, mlp_width(width, spec.mlp_ratio), spec), width, spec)
+        spikes = self.lif_in(x_seq, spec.v_threshold, spec.tau)
+        out: Tensor = self.fc2(self.fc1(spikes, mlp_width(width, spec.mlp_ratio), spec), width, spec)
         return out
 
 
 class ElasticBlock(nn.Module):
     """Elastic twin of :class:`~spikesearch.nn.spikformer.Block`."""
 
-    def __init__(self, space: SearchSpace) -> None:
+    def __init__(self, space: SearchSpace, residual: Residual) -> None:
         super().__init__()
-        self.attn = ElasticAttention(space)
-        self.mlp = ElasticMLP(space)
+        self.attn = ElasticAttention(space, residual)
+        self.mlp = ElasticMLP(space, residual)
 
     def forward(self, x_seq: Tensor, spec: BlockSpec) -> Tensor:
         for _, _, run in self.branches(spec):

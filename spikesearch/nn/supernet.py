@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from spikesearch.architecture import Architecture
+from spikesearch.architecture import Architecture, Residual
 from spikesearch.errors import SpikesearchError
 from spikesearch.nn.elastic import ChannelStats, ElasticBatchNorm, ElasticLinear
-from spikesearch.nn.elastic_blocks import ElasticBlock, ElasticStem, UnitSlice
-from spikesearch.nn.functional import check_images, check_pool_stages, classify, time_first
+from spikesearch.nn.elastic_blocks import ElasticBlock, ElasticStem, UnitSlice, stream_neurons
+from spikesearch.nn.functional import check_images, check_pool_stages, check_residual, classify, time_first
+from spikesearch.nn.lif import ElasticStreamLIF, StreamLIF
 from spikesearch.nn.spikformer import Spikformer
 from spikesearch.space import SearchSpace
 
@@ -56,6 +57,7 @@ class Supernet(nn.Module):
         image_size: Height and width of the images, in pixels.
         num_classes: Number of classes.
         pool_stages: Stem stages (0 to 3) that end in a max-pooling; by default as many as lead to 8 x 8 tokens.
+        residual: See :class:`~spikesearch.nn.spikformer.Spikformer`.
 
     Example:
         >>> space = SearchSpace((16, 32), (1, 2), (2,), (2,), (1.0,), (2.0,), (2,))
@@ -75,6 +77,7 @@ class Supernet(nn.Module):
         image_size: int,
         num_classes: int,
         pool_stages: tuple[int, ...] | None = None,
+        residual: Residual = "add",
     ) -> None:
         super().__init__()
         self.space = space
@@ -82,8 +85,10 @@ class Supernet(nn.Module):
         self.image_size = image_size
         self.num_classes = num_classes
         self.pool_stages = check_pool_stages(pool_stages, image_size)
-        self.stem = ElasticStem(space, in_channels, self.pool_stages)
-        self.blocks = nn.ModuleList(ElasticBlock(space) for _ in range(max(space.depths)))
+        self.residual = check_residual(residual)
+        self.stem = ElasticStem(space, in_channels, self.pool_stages, self.residual)
+        self.blocks = nn.ModuleList(ElasticBlock(space, self.residual) for _ in range(max(space.depths)))
+        self.head_lif = stream_neurons(space, self.residual)
         self.head = ElasticLinear(max(space.embed_dims), num_classes, bias=True)
         self._arch: Architecture | None = None
 
@@ -121,9 +126,7 @@ class Supernet(nn.Module):
         Raises:
             SpikesearchError: Outside a ``with supernet.subnet(arch)`` block.
         """
-        arch = self._arch
-        if arch is None:
-            raise SpikesearchError("Choose an architecture first: `with supernet.subnet(arch): supernet(x)`.")
+        arch = self._chosen()
         check_images(x, self.in_channels, self.image_size)
         x_seq = self.stem(time_first(x, arch.time_steps), arch)
         for block, spec in zip(self.blocks, arch.blocks, strict=False):
@@ -151,6 +154,8 @@ class Supernet(nn.Module):
 
     def classify(self, x_seq: Tensor) -> Tensor:
         """Return the logits ``[N, classes]`` of the state ``[T, N, tokens, D]`` behind the last stage."""
+        spec = self._chosen().blocks[-1]
+        x_seq = self.head_lif(x_seq, spec.v_threshold, spec.tau)
         return classify(x_seq, lambda features: self.head(features, self.num_classes))  # type: ignore[arg-type]
 
     @torch.no_grad()
@@ -215,6 +220,7 @@ class Supernet(nn.Module):
                 image_size=self.image_size,
                 num_classes=self.num_classes,
                 pool_stages=self.pool_stages,
+                residual=self.residual,
             )
         state: dict[str, Tensor] = {}
         for name, unit, inputs, outputs, spec in self._units(arch):
@@ -222,6 +228,11 @@ class Supernet(nn.Module):
             state.update(
                 {f"{name}.{key}": value for key, value in unit.plain_state(inputs, outputs, spec, frozen).items()}
             )
+        for name, node in net.named_modules():
+            if isinstance(node, StreamLIF):
+                elastic = self.get_submodule(name)
+                assert isinstance(elastic, ElasticStreamLIF)
+                state[f"{name}._extra_state"] = torch.tensor(elastic.threshold(node.gene, node.tau))
         state["head.weight"] = self.head.sliced_weight(arch.embed_dim, self.num_classes)
         state["head.bias"] = self.head.bias
         net.load_state_dict(state)
@@ -238,6 +249,11 @@ class Supernet(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Return the names of the parameters that timm's optimisers must not decay: the log-gains."""
         return {name for name, _ in self.named_parameters() if name.endswith("log_gain")}
+
+    def _chosen(self) -> Architecture:
+        if self._arch is None:
+            raise SpikesearchError("Choose an architecture first: `with supernet.subnet(arch): supernet(x)`.")
+        return self._arch
 
     def _check_stats(self, arch: Architecture, stats: SubnetStats | None) -> None:
         for name, unit, _, outputs, _ in self._units(arch) if stats is not None else ():

@@ -229,7 +229,9 @@ def _rates(activity: Activity) -> dict[str, float]:
 
 def _neuron(arch: Architecture, layer: str) -> str:
     """Describe the neurons of a layer."""
+    from spikesearch.nn.functional import neuron_genes
+
     if layer.endswith(".attn"):
         return "attention, threshold and tau are fixed"
-    spec = arch.stem if layer.startswith("stem") else arch.blocks[int(layer.split(".")[1])]
+    spec = neuron_genes(arch, layer)
     return f"v_threshold {spec.v_threshold:g}, tau {spec.tau:g}"
