@@ -26,9 +26,9 @@ import torch
 from harness import Report, parser
 from scipy import stats
 
+from spikesearch.activity import measure_activity
 from spikesearch.config import StudyConfig, find_study_file, load_study_file
 from spikesearch.data import DataBundle, load_data
-from spikesearch.energy import measure_activity
 from spikesearch.nn import Supernet
 from spikesearch.nn.lif import ElasticLIF
 from spikesearch.scoring import Scorer

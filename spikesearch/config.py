@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from spikesearch.architecture import Residual
 from spikesearch.data_config import DataConfig, Section, kinds
 from spikesearch.errors import ConfigError, ConfigNotFoundError, did_you_mean
 from spikesearch.space import SearchSpace
@@ -54,9 +55,12 @@ class ModelConfig(Section):
 
     Args:
         pool_stages: Stages of the stem (0 to 3) followed by a 3x3 max pooling of stride 2; ``None``: by image size.
+        residual: What residual connections carry: ``add`` for sums of spikes, as published, or ``membrane`` for
+            currents, so that every layer but the first is fed by spikes.
     """
 
     pool_stages: list[Annotated[int, Field(ge=0, le=3)]] | None = None
+    residual: Residual = "add"
 
     @field_validator("pool_stages")
     @classmethod

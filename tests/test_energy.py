@@ -8,7 +8,8 @@ import torch
 from spikingjelly.activation_based import op_counter
 from torch import nn
 
-from spikesearch.energy import FIRST_LAYER, Activity, EnergyModel, count, measure_activity
+from spikesearch.activity import FIRST_LAYER, Activity, count, measure_activity
+from spikesearch.energy import EnergyModel
 from spikesearch.nn import Spikformer
 from spikesearch.space import Architecture, BlockSpec, StemSpec
 from tests.nn.conftest import SPACE, trained
@@ -76,14 +77,55 @@ def test_network_where_every_neuron_always_fires(convention):
 
 
 @pytest.mark.parametrize("convention", ["spikformer", "strict"])
-def test_silent_network_still_pays_what_does_not_depend_on_spikes(convention):
-    net = network()
+def test_currents_in_the_stream_where_every_neuron_always_fires(convention):
+    """By hand again: every rate is 1, and by the strict convention only the first layer is paid in MACs."""
+    net = network(residual="membrane")
+    force_spikes(net, 100.0)
+    report = EnergyModel(convention).report(net, torch.randn(3, 1, 8, 8))
+    steps, pixels, tokens, width, hidden = 2, 64, 16, 16, 32
+    strict = convention == "strict"
+    acs = {
+        "stem.stages.1.conv": pixels * 9 * 2 * 4,
+        "stem.stages.2.conv": pixels * 9 * 4 * 8,
+        "stem.stages.3.conv": pixels * 9 * 8 * 16,
+        "stem.rpe.conv": tokens * 9 * width * width,
+        "blocks.0.attn.qkv.linear": tokens * width * 3 * width,
+        "blocks.0.attn.product": tokens * width * 8 * 2,
+        "blocks.0.attn.proj.linear": tokens * width * width,
+        "blocks.0.mlp.fc1.linear": tokens * width * hidden,
+        "blocks.0.mlp.fc2.linear": tokens * hidden * width,
+        "head": tokens * width * 10 if strict else 0,
+    }
+    macs = {FIRST_LAYER: steps * pixels * 9 * 1 * 2, "head": 0 if strict else width * 10}
+    if strict:  # neurons behind three stages, on the stream (four times), behind q, k, v, the product and fc1
+        macs["membranes"] = steps * (pixels * (2 + 4 + 8) + tokens * (4 * width + 3 * width + width + hidden))
+    assert {name: line.acs for name, line in by_name(report).items() if line.acs} == {
+        name: float(steps * count) for name, count in acs.items() if count
+    }
+    assert {name: line.macs for name, line in by_name(report).items() if line.macs} == {
+        name: count for name, count in macs.items() if count
+    }
+    assert report.mean_firing_rate == 1.0
+
+
+def test_no_macs_behind_the_first_layer_where_the_stream_carries_currents():
+    supernet = trained(residual="membrane")
+    rng = np.random.default_rng(0)
+    for arch in [SPACE.largest, SPACE.smallest, *(SPACE.sample(rng) for _ in range(4))]:
+        report = EnergyModel("strict").report(supernet.extract(arch), torch.randn(8, 1, 8, 8))
+        assert {layer.name for layer in report.layers if layer.macs} == {FIRST_LAYER, "membranes"}
+
+
+@pytest.mark.parametrize("residual", ["add", "membrane"])
+@pytest.mark.parametrize("convention", ["spikformer", "strict"])
+def test_silent_network_still_pays_what_does_not_depend_on_spikes(convention, residual):
+    net = network(residual=residual)
     force_spikes(net, -100.0)
     report = EnergyModel(convention).report(net, torch.randn(3, 1, 8, 8))
     assert report.acs == 0
     paid = {layer.name for layer in report.layers if layer.macs}
-    graded = {"blocks.0.attn.qkv.linear", "blocks.0.mlp.fc1.linear", "membranes"} if convention == "strict" else set()
-    assert paid == {FIRST_LAYER, "head"} | graded
+    graded = {"blocks.0.attn.qkv.linear", "blocks.0.mlp.fc1.linear", "head"} if residual == "add" else set()
+    assert paid == {FIRST_LAYER} | (graded | {"membranes"} if convention == "strict" else {"head"})
 
 
 def test_event_first_layer_is_paid_by_its_events():
@@ -109,8 +151,9 @@ def test_attention_takes_the_rarer_of_k_and_v():
     assert line.acs == 2 * 16 * 16 * 8 * (0.25 + 1)
 
 
-def test_supernet_and_extracted_network_report_the_same():
-    supernet = trained()
+@pytest.mark.parametrize("residual", ["add", "membrane"])
+def test_supernet_and_extracted_network_report_the_same(residual):
+    supernet = trained(residual=residual)
     x = torch.randn(40, 1, 8, 8)
     rng = np.random.default_rng(0)
     for arch in [SPACE.largest, *(SPACE.sample(rng) for _ in range(4))]:
@@ -127,13 +170,14 @@ def test_supernet_and_extracted_network_report_the_same():
 
 
 @torch.no_grad()
-def test_synaptic_operations_agree_with_spikingjelly():
+@pytest.mark.parametrize("residual", ["add", "membrane"])
+def test_synaptic_operations_agree_with_spikingjelly(residual):
     """What may differ: SpikingJelly leaves out the padded border of convolutions and counts coincidences in q, k, v.
 
     Layers without border (linear, binary input) have to agree exactly; the whole within the share of the border, which
     is (3 * 8 - 2)^2 / (3 * 8)^2 = 84 % for an 8x8 map and (3 * 4 - 2)^2 / (3 * 4)^2 = 69 % for a 4x4 one.
     """
-    supernet = trained()
+    supernet = trained(residual=residual)
     net = supernet.extract(SPACE.largest)
     x = torch.randn(16, 1, 8, 8)
     lines = by_name(EnergyModel().report(net, x))
@@ -146,7 +190,9 @@ def test_synaptic_operations_agree_with_spikingjelly():
         return theirs.get(f"Spikformer.{name}", 0.0)
 
     exact = [n for n in lines if n.endswith(("proj.linear", "fc2.linear"))]
-    assert len(exact) == 2 * SPACE.largest.depth
+    if residual == "membrane":
+        exact += [n for n in lines if n.endswith(("qkv.linear", "fc1.linear"))]
+    assert len(exact) == (2 if residual == "add" else 4) * SPACE.largest.depth
     assert sum(lines[name].acs for name in exact) > 0
     for name in exact:
         assert counted(name) == pytest.approx(lines[name].acs, rel=1e-6), name
@@ -166,8 +212,9 @@ def test_fast_counts_are_exact_in_every_layout(largest):
     assert count(torch.full((1 << 16, 2), 255.0).T) == 255 * 2**17  # too much for a single float32
 
 
-def test_activity_counts_every_tensor_exactly():
-    supernet = trained()
+@pytest.mark.parametrize("residual", ["add", "membrane"])
+def test_activity_counts_every_tensor_exactly(residual):
+    supernet = trained(residual=residual)
     seen = {}
     handles = [
         module.register_forward_pre_hook(lambda m, args, name=name: seen.setdefault(name, []).extend(args))
@@ -185,8 +232,9 @@ def test_activity_counts_every_tensor_exactly():
         assert [product.q, product.k, product.v] == [x.sum().item() for x in seen[name]]
 
 
-def test_parts_make_up_the_whole():
-    net = network(depth=2)
+@pytest.mark.parametrize("residual", ["add", "membrane"])
+def test_parts_make_up_the_whole(residual):
+    net = network(depth=2, residual=residual)
     with measure_activity(net) as activity:
         net(torch.randn(3, 1, 8, 8))
     parts = [activity.part(name) for name in ("stem", "blocks.0.attn", "blocks.0.mlp", "blocks.1")]
@@ -194,6 +242,7 @@ def test_parts_make_up_the_whole():
     for part in parts:
         whole.add_part(part)
     whole.layers["head"] = activity.layers["head"]
+    whole.neurons |= {name: neurons for name, neurons in activity.neurons.items() if name == "head_lif"}
     whole.order.append("head")
     assert whole == activity
     assert sum(part.dense_ops for part in parts) == activity.dense_ops - activity.layers["head"].dense_ops

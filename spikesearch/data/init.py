@@ -247,6 +247,7 @@ space:                      # the choices of every architecture
 
 model:
   pool_stages: null         # which stages of the stem halve the size; null chooses by image size
+  residual: add             # or membrane, see README.md
 
 train:
 {epochs}  batch_size: {batch_size}

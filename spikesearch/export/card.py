@@ -90,7 +90,8 @@ def _architecture(net: Spikformer) -> list[str]:
         "",
         *_table(("", "heads", "MLP ratio", "threshold", "tau"), rows),
         "",
-        f"Stem stages that end in a max-pooling: {stages}. Key: `{arch.key}`.",
+        f"Stem stages that end in a max-pooling: {stages}. Residual connections: {_RESIDUAL[net.residual]}. "
+        f"Key: `{arch.key}`.",
     ]
 
 
@@ -178,6 +179,10 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
     return ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines]
 
 
+_RESIDUAL = {
+    "add": "sums of spikes",
+    "membrane": "membrane currents; neurons that read them have the threshold divided by a gain that was learnt",
+}
 _SPLIT_USE = {
     "train": "weights and batch-norm statistics",
     "search": "scores of the trials",

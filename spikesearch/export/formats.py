@@ -153,5 +153,5 @@ FORMATS: dict[str, ExportFormat] = {
     "onnx": ExportFormat((onnx_model.MODEL,), _write_onnx, lambda net, opset: onnx_model.check_onnx(opset)),
     "torch": ExportFormat((torch_program.PROGRAM,), _write_torch),
     "nir": ExportFormat((), _refuse, lambda net, opset: nir_graph.refuse_network(net)),
-    "nir-stem": ExportFormat((nir_graph.GRAPH,), _write_stem, lambda net, opset: nir_graph.check_nir()),
+    "nir-stem": ExportFormat((nir_graph.GRAPH,), _write_stem, lambda net, opset: nir_graph.check_stem(net)),
 }

@@ -37,7 +37,7 @@ def spikesearch_spikformer(pretrained: bool = False, **kwargs: Any) -> TimmSpikf
     Args:
         pretrained: Load the weights of the folder that ``timm.create_model("local-dir:FOLDER")`` was given.
         **kwargs: ``arch`` (an :class:`~spikesearch.Architecture`, its dictionary or that as JSON text),
-            ``num_classes``, ``in_chans``, ``img_size``, ``pool_stages``, and timm's own.
+            ``num_classes``, ``in_chans``, ``img_size``, ``pool_stages``, ``residual``, and timm's own.
 
     Raises:
         ExportError: If ``features_only`` is asked for: its features are spikes in time, not maps.

@@ -105,11 +105,11 @@ class ElasticBatchNorm(nn.Module):
         """Return the running statistics of the first ``width`` channels of each group."""
         return ChannelStats(self.sliced(self.running_mean, width), self.sliced(self.running_var, width))
 
-    def affine(self, width: int, gain: Tensor) -> tuple[Tensor, Tensor]:
+    def affine(self, width: int, gain: Tensor | float) -> tuple[Tensor, Tensor]:
         """Return scale and shift of the plain batch-norm, the gain included."""
         return self.sliced(self.weight, width) * gain, self.sliced(self.bias, width) * gain
 
-    def forward(self, x: Tensor, gain: Tensor) -> Tensor:
+    def forward(self, x: Tensor, gain: Tensor | float) -> Tensor:
         """Normalise ``[N, C]`` or ``[N, C, H, W]`` and multiply by ``gain``.
 
         Args:

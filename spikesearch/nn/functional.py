@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
-from spikesearch.architecture import STEM_DIVISOR
+from spikesearch.architecture import STEM_DIVISOR, Architecture, BlockSpec, Residual, StemSpec
 from spikesearch.errors import DataError, SpaceError
 
 STEM_STAGES = 4
@@ -54,6 +55,30 @@ def check_pool_stages(pool_stages: tuple[int, ...] | None, image_size: int) -> t
     if len(set(stages)) != len(stages) or any(stage not in range(STEM_STAGES) for stage in stages):
         raise SpaceError(f"`pool_stages` must be different stages from 0 to {STEM_STAGES - 1}, but got {pool_stages}.")
     return stages
+
+
+def check_residual(residual: Residual) -> Residual:
+    """Return the kind of residual connections, validated.
+
+    Raises:
+        SpaceError: If there is no such kind.
+    """
+    if residual not in get_args(Residual):
+        raise SpaceError(f"`residual` must be one of {', '.join(get_args(Residual))}, but got {residual!r}.")
+    return residual
+
+
+def neuron_genes(arch: Architecture, layer: str) -> StemSpec | BlockSpec:
+    """Return whose threshold and time constant the neurons of a layer have; those before the head: the last block's.
+
+    Args:
+        arch: The architecture.
+        layer: Name of a module in the network, such as ``blocks.0.mlp.fc1.lif``.
+    """
+    part, _, rest = layer.partition(".")
+    if part == "blocks":
+        return arch.blocks[int(rest.partition(".")[0])]
+    return arch.stem if part == "stem" else arch.blocks[-1]
 
 
 def time_first(x: Tensor, time_steps: int) -> Tensor:

@@ -165,12 +165,44 @@ class ElasticLIF(nn.Module):
         return lif(x_seq, tau=tau, v_threshold=v_threshold)
 
 
+class ElasticStreamLIF(ElasticLIF):
+    """Stateless LIF that reads a residual stream of currents, where there is no batch-norm to take up the gain.
+
+    A neuron that rests at 0 and is reset to 0 is linear in current and threshold together, so that the gain may divide
+    the threshold instead: ``lif(gain * x, v_threshold)`` and ``lif(x, v_threshold / gain)`` are the same spikes.
+    Training computes the first, which has a gradient for the gain; evaluation the second, as :class:`StreamLIF` does.
+    """
+
+    @torch.no_grad()
+    def threshold(self, v_threshold: float, tau: float) -> float:
+        """Return the threshold divided by the gain, a float32 number."""
+        return float(v_threshold / self.gain(v_threshold, tau))
+
+    def forward(self, x_seq: Tensor, v_threshold: float, tau: float) -> Tensor:
+        """Return the spikes of :func:`lif`."""
+        if self.training:
+            return lif(x_seq * self.gain(v_threshold, tau), tau=tau, v_threshold=v_threshold)
+        return lif(x_seq, tau=tau, v_threshold=self.threshold(v_threshold, tau))
+
+
 class AttentionLIF(nn.Module):
     """Stateless LIF of the attention product: threshold 0.5 and tau 2, never searched."""
 
     def forward(self, x_seq: Tensor) -> Tensor:
         """Return the spikes of :func:`lif`."""
         return lif(x_seq, tau=ATTENTION_TAU, v_threshold=ATTENTION_THRESHOLD)
+
+
+class NoLIF(nn.Module):
+    """Stands where a network of the other kind of residual connections has neurons: currents pass as they are."""
+
+    def gain(self, v_threshold: float, tau: float) -> float:
+        """Return 1."""
+        return 1.0
+
+    def forward(self, x_seq: Tensor, *genes: float) -> Tensor:
+        """Return ``x_seq``."""
+        return x_seq
 
 
 def plain_lif(v_threshold: float, tau: float) -> neuron.LIFNode:
@@ -180,12 +212,48 @@ def plain_lif(v_threshold: float, tau: float) -> neuron.LIFNode:
         v_threshold: Firing threshold, > 0.
         tau: Membrane time constant in time steps, > 1.
     """
-    return neuron.LIFNode(
-        tau=float(tau),
-        decay_input=True,
-        v_threshold=float(v_threshold),
-        v_reset=0.0,
-        surrogate_function=surrogate.Sigmoid(alpha=SURROGATE_SLOPE),
-        detach_reset=True,
-        step_mode="m",
-    )
+    return neuron.LIFNode(**_dynamics(v_threshold, tau))
+
+
+class StreamLIF(neuron.LIFNode):
+    """SpikingJelly's multi-step LIF node that reads a residual stream; plain twin of :class:`ElasticStreamLIF`.
+
+    Its threshold is the gene divided by the gain that was learnt. That number is kept with the weights, as the extra
+    state of the module. The surrogate is as much steeper as the threshold is lower, so that gradients with respect to
+    the stream are those of a neuron that has the gene for a threshold and gets the gain times the stream.
+
+    Args:
+        gene: Firing threshold in the architecture, > 0; freshly built, the gain is ``gene * tau / 2``.
+        tau: Membrane time constant in time steps, > 1.
+    """
+
+    def __init__(self, gene: float, tau: float) -> None:
+        super().__init__(**_dynamics(gene, tau))
+        self.gene = float(gene)
+        self.set_extra_state(torch.tensor(2 / tau, device="cpu"))
+
+    @property
+    def gain(self) -> float:
+        """The gene over the threshold."""
+        return self.gene / self.v_threshold
+
+    def get_extra_state(self) -> Tensor:
+        """Return the threshold, float32."""
+        return torch.tensor(self.v_threshold, device="cpu")
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take over a threshold."""
+        self.v_threshold = float(state)
+        self.surrogate_function = surrogate.Sigmoid(alpha=SURROGATE_SLOPE * self.gain)
+
+
+def _dynamics(v_threshold: float, tau: float) -> dict[str, Any]:
+    return {
+        "tau": float(tau),
+        "decay_input": True,
+        "v_threshold": float(v_threshold),
+        "v_reset": 0.0,
+        "surrogate_function": surrogate.Sigmoid(alpha=SURROGATE_SLOPE),
+        "detach_reset": True,
+        "step_mode": "m",
+    }

@@ -3,7 +3,8 @@
 The output of a stage (see :class:`~spikesearch.nn.supernet.Stage`) depends on the genes up to it and on nothing else,
 batch-norm calibration included. Offspring share the first genes with their parents, so that the outputs of a finished
 trial are kept, as a tree: a node holds what one stage adds to the state of its ancestors, mostly one bit per neuron and
-time step, and the state behind it is the sum along the path from the root.
+time step (with residual connections by membrane currents a float32 number), and the state behind it is the sum along
+the path from the root.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from spikesearch.energy import Activity
+from spikesearch.activity import Activity
 from spikesearch.nn import ChannelStats
 from spikesearch.scoring.packing import Packed
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from spikesearch.energy import EnergyModel, measure_activity
+from spikesearch.activity import measure_activity
+from spikesearch.energy import EnergyModel
 from spikesearch.fitness import dead_below
 from spikesearch.nn import Spikformer, count_parameters
 from spikesearch.nn.elastic import channel_stats

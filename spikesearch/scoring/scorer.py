@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from spikesearch.energy import Activity, EnergyModel, EnergyReport, measure_activity
+from spikesearch.activity import Activity, measure_activity
+from spikesearch.energy import EnergyModel, EnergyReport
 from spikesearch.fitness import dead_below
 from spikesearch.nn import ChannelStats, Spikformer, Stage, Supernet
 from spikesearch.scoring.cache import Node, PrefixCache
@@ -135,6 +136,7 @@ class Scorer:
             for number, start in enumerate(range(0, len(images), self.config.batch_size)):
                 positions = range(start, min(start + self.config.batch_size, len(images)))
                 logits = self._logits(run, number, split, positions)
+                run.drop_beyond(self.cache.limit)
                 labels = images.labels[start : positions.stop].to(self.device)
                 correct += int((logits.argmax(-1) == labels).sum())
         new.n_images, new.time_steps, new.static = len(images), arch.time_steps, self.data.frames is None
@@ -142,7 +144,8 @@ class Scorer:
         for part in (*(node.activity for node in run.path), new):
             whole.add_part(part)
         if run.keep:
-            self.cache.add(run.genes, list(run.nodes(new)))
+            nodes = list(run.nodes(new))
+            self.cache.add(run.genes[: len(run.path) + len(nodes)], nodes)
         self._count_work(run, whole)
         return correct / len(images), self.energy_model.price(whole)
 
@@ -182,10 +185,10 @@ class Scorer:
             x = unpack_sum([node.batches[number] for node in run.path], self.device)
         else:
             x = self._images(split, positions)
-        for stage, outputs in zip(run.unknown, run.batches, strict=True):
+        for position, stage in enumerate(run.unknown):
             x, out = stage.advance(x)
-            if run.keep:
-                outputs.append(pack(out))
+            if position < len(run.batches):
+                run.batches[position].append(pack(out))
         return self.supernet.classify(x)
 
     def _count_work(self, run: _Run, whole: Activity) -> None:
@@ -211,7 +214,8 @@ class _Run:
         arch: The architecture.
         stages: All its stages.
         path: What is known of the first ones.
-        keep: Whether the outputs of the others are packed, to be known to later architectures.
+        keep: Whether the outputs of the others are packed, to be known to later architectures: of the first of them,
+            as many as ``batches`` has entries.
     """
 
     arch: Architecture
@@ -223,7 +227,7 @@ class _Run:
     batches: list[list[Packed]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.batches = [[] for _ in self.unknown]
+        self.batches = [[] for _ in self.unknown] if self.keep else []
 
     @property
     def genes(self) -> list[Hashable]:
@@ -233,8 +237,17 @@ class _Run:
     def unknown(self) -> Sequence[Stage]:
         return self.stages[len(self.path) :]
 
+    def drop_beyond(self, limit: int) -> None:
+        """Forget the last stages whose outputs no cache of this many bytes would take: currents are large."""
+        size = sum(node.nbytes for node in self.path)
+        for position, (calibration, batches) in enumerate(zip(self.calibration, self.batches, strict=False)):
+            size += calibration.nbytes + sum(batch.nbytes for batch in batches)
+            if size > limit:
+                del self.batches[position:]
+                return
+
     def nodes(self, activity: Activity) -> Iterator[Node]:
-        """Yield what has become known, in the order of the stages."""
-        for stage, calibration, batches in zip(self.unknown, self.calibration, self.batches, strict=True):
+        """Yield what has become known and was not dropped, in the order of the stages."""
+        for stage, calibration, batches in zip(self.unknown, self.calibration, self.batches, strict=False):
             stats = {name: one for name, one in self.stats.items() if name.startswith(f"{stage.name}.")}
             yield Node(stats, activity.part(stage.name), calibration, tuple(batches))

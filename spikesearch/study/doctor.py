@@ -12,7 +12,7 @@ from spikesearch.study.trained import Trained
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from spikesearch.energy import Activity
+    from spikesearch.activity import Activity
     from spikesearch.scoring import Scorer
     from spikesearch.space import Architecture, BlockSpec, SearchSpace, StemSpec
 
@@ -205,7 +205,7 @@ def _run(scorer: Scorer, arch: Architecture, stats: Any = None) -> tuple[Tensor,
     """Return which images of the search split a subnet gets right, bool [N], and what its layers did."""
     import torch
 
-    from spikesearch.energy import measure_activity
+    from spikesearch.activity import measure_activity
 
     split, size, right = scorer.data.search, scorer.config.batch_size, []
     stats = scorer.calibrate(arch) if stats is None else stats
@@ -229,7 +229,9 @@ def _rates(activity: Activity) -> dict[str, float]:
 
 def _neuron(arch: Architecture, layer: str) -> str:
     """Describe the neurons of a layer."""
+    from spikesearch.nn.functional import neuron_genes
+
     if layer.endswith(".attn"):
         return "attention, threshold and tau are fixed"
-    spec = arch.stem if layer.startswith("stem") else arch.blocks[int(layer.split(".")[1])]
+    spec = neuron_genes(arch, layer)
     return f"v_threshold {spec.v_threshold:g}, tau {spec.tau:g}"

@@ -89,7 +89,8 @@ def _energies(trained: Trained, net: Spikformer) -> list[EnergyReport]:
     """Measure a network once on the search split and price it under every convention."""
     import torch
 
-    from spikesearch.energy import Convention, EnergyModel, measure_activity
+    from spikesearch.activity import measure_activity
+    from spikesearch.energy import Convention, EnergyModel
 
     search, config = trained.data.search, trained.config.scoring
     with torch.no_grad(), measure_activity(net) as activity:

@@ -47,6 +47,7 @@ def new_supernet(config: StudyConfig, data: DataBundle) -> Supernet:
         image_size=data.image_size,
         num_classes=data.num_classes,
         pool_stages=None if stages is None else tuple(stages),
+        residual=config.model.residual,
     )
 
 

@@ -22,6 +22,7 @@ from spikesearch.io import atomic_write_bytes, atomic_write_json, not_writable, 
 
 FORMAT_VERSION = 1
 _TENSORS, _FACTS = "state.safetensors", "state.json"
+_EARLIER = {"residual": "add"}  # what 0.1.0, which knew nothing else, did not write
 
 
 @dataclass(frozen=True)
@@ -174,8 +175,8 @@ def check_identity(path: Path, facts: Mapping[str, Any], identity: Mapping[str, 
         CheckpointError: The message names the first thing that differs.
     """
     found = facts.get("identity")
-    found = found if isinstance(found, dict) else {}
-    wanted = json.loads(json.dumps(identity))
+    found = _EARLIER | (found if isinstance(found, dict) else {})
+    wanted = _EARLIER | json.loads(json.dumps(identity))
     for key in {**found, **wanted}:
         if found.get(key) != wanted.get(key):
             raise CheckpointError(

@@ -14,7 +14,7 @@ from spikingjelly.activation_based.neuron import LIFNode
 from torch import Tensor, nn
 
 from spikesearch.nn import Spikformer
-from spikesearch.nn.lif import lif
+from spikesearch.nn.lif import StreamLIF, lif
 from spikesearch.train.checkpoint import CheckpointFolder, weights_hash
 from spikesearch.train.loop import EpochCallback, Trainer
 from spikesearch.train.strategies import SingleStrategy
@@ -115,7 +115,9 @@ def fast_copy(net: Spikformer) -> Spikformer:
     twin = copy.deepcopy(net)
     for module in list(twin.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, LIFNode):
+            if isinstance(child, StreamLIF):
+                setattr(module, name, _StatelessStreamLIF(child))
+            elif isinstance(child, LIFNode):
                 setattr(module, name, _StatelessLIF(child.v_threshold, child.tau))
     return twin
 
@@ -136,6 +138,25 @@ class _StatelessLIF(nn.Module):
         self.tau = tau
 
     def forward(self, x_seq: Tensor) -> Tensor:
+        return lif(x_seq, tau=self.tau, v_threshold=self.v_threshold)
+
+
+class _StatelessStreamLIF(nn.Module):
+    """The same for :class:`~spikesearch.nn.lif.StreamLIF`, with its extra state and its gradients."""
+
+    def __init__(self, node: StreamLIF) -> None:
+        super().__init__()
+        self.gene, self.tau, self.v_threshold = node.gene, node.tau, node.v_threshold
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self.v_threshold)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.v_threshold = float(state)
+
+    def forward(self, x_seq: Tensor) -> Tensor:
+        if self.training:
+            return lif(x_seq * (self.gene / self.v_threshold), tau=self.tau, v_threshold=self.gene)
         return lif(x_seq, tau=self.tau, v_threshold=self.v_threshold)
 
 

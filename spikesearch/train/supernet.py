@@ -135,6 +135,7 @@ def _shape(supernet: Supernet) -> dict[str, Any]:
         "image_size": supernet.image_size,
         "num_classes": supernet.num_classes,
         "pool_stages": list(supernet.pool_stages),
+        "residual": supernet.residual,
     }
 
 
@@ -145,6 +146,7 @@ def _build(shape: dict[str, Any]) -> Supernet:
         image_size=shape["image_size"],
         num_classes=shape["num_classes"],
         pool_stages=tuple(shape["pool_stages"]),
+        residual=shape.get("residual", "add"),  # files of 0.1.0 do not say
     )
 
 

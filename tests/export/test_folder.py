@@ -33,18 +33,32 @@ def left(folder: Path) -> set[str]:
 
 
 @settings(max_examples=8)
-@given(seed=st.integers(0, 2**32 - 1), stages=st.sampled_from([None, (), (0, 3)]))
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    stages=st.sampled_from([None, (), (0, 3)]),
+    residual=st.sampled_from(["add", "membrane"]),
+)
 def test_logits_are_the_same_bit_for_bit(
-    tmp_path_factory: pytest.TempPathFactory, digits: Tensor, seed: int, stages: tuple[int, ...] | None
+    tmp_path_factory: pytest.TempPathFactory, digits: Tensor, seed: int, stages: tuple[int, ...] | None, residual: str
 ) -> None:
     import numpy as np
 
-    net = fresh(SPACE.sample(np.random.default_rng(seed)), pool_stages=stages)
+    net = fresh(SPACE.sample(np.random.default_rng(seed)), pool_stages=stages, residual=residual)
     loaded = load_network(save_network(tmp_path_factory.mktemp("net") / "x", net, {}))
     assert not loaded.training
     assert loaded.arch == net.arch
-    assert loaded.pool_stages == net.pool_stages
+    assert (loaded.pool_stages, loaded.residual) == (net.pool_stages, residual)
     assert torch.equal(loaded(digits[:64]), net(digits[:64]))
+
+
+def test_a_folder_of_the_first_version_says_nothing_of_residuals(folder: Path, net: Spikformer, digits: Tensor) -> None:
+    said = json.loads((folder / "model.json").read_text())
+    assert said["model"].pop("residual") == "add"
+    (folder / "model.json").write_text(json.dumps(said))
+    loaded = load_network(folder)
+    assert torch.equal(loaded(digits[:8]), net(digits[:8]))
+    save_network(folder, loaded, {})  # the same network
+    assert read_facts(folder)["model"]["residual"] == "add"
 
 
 def test_event_frames_too(tmp_path: Path, digits: Tensor) -> None:
@@ -85,6 +99,8 @@ EDITS: dict[str, Callable[[dict[str, Any]], object]] = {
     "other architecture": lambda said: said["architecture"].update(embed_dim=32),
     "no model": lambda said: said.pop("model"),
     "impossible model": lambda said: said["model"].update(in_channels=-1),
+    "other residual": lambda said: said["model"].update(residual="membrane"),
+    "impossible residual": lambda said: said["model"].update(residual="sum"),
     "unknown setting": lambda said: said["model"].update(shape=1),
 }
 
@@ -132,6 +148,8 @@ def broken(folder: Path, how: str) -> None:
         ("other architecture", "does not fit the architecture"),
         ("no model", "model.json is corrupt"),
         ("impossible model", "model.json is corrupt"),
+        ("other residual", "does not fit the architecture in model.json: .*_extra_state"),
+        ("impossible residual", "model.json is corrupt .*`residual` must be one of add, membrane"),
         ("unknown setting", "unknown `model.shape`"),
     ],
 )

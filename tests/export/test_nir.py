@@ -82,6 +82,27 @@ def test_a_stem_by_the_equations_of_nir(tmp_path: Path, digits: Tensor, stages: 
     assert float((maps.flatten(3).transpose(2, 3) == expected).double().mean()) > 0.999
 
 
+@pytest.mark.parametrize("stages", [(), (0, 2)])
+def test_a_stem_of_currents_by_the_equations_of_nir(tmp_path: Path, digits: Tensor, stages: tuple[int, ...]) -> None:
+    net = fresh(pool_stages=stages, residual="membrane")
+    folder = export_network(net, tmp_path / "x", "nir-stem", samples=digits[:20])
+    expected = tokens_of_stem(net, digits[:100])
+    maps = simulate(folder / "stem.nir", digits[:100].expand(net.arch.time_steps, -1, -1, -1, -1))
+    assert expected.std() > 1
+    assert float((maps.flatten(3).transpose(2, 3) - expected).abs().lt(1e-3).double().mean()) > 0.999
+
+
+def test_a_maximum_of_currents_is_refused_before_anything_is_written(
+    tmp_path: Path, membrane: Spikformer, digits: Tensor
+) -> None:
+    assert membrane.pool_stages == (3,)
+    with pytest.raises(ExportError, match=r"NIR cannot hold `stem\.stages\.3\.pool`.*without 3 in `pool_stages`"):
+        export_network(membrane, tmp_path / "x", "nir-stem", samples=digits[:8])
+    with pytest.raises(ExportError, match=r"NIR cannot hold `blocks\.0\.attn\.product`"):
+        export_network(membrane, tmp_path / "x", "nir", samples=digits[:8])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_stem_of_event_frames_in_spikingjelly(tmp_path: Path, digits: Tensor) -> None:
     from spikingjelly.activation_based.nir_exchange import import_from_nir
 
@@ -114,14 +135,6 @@ def test_a_graph_that_computes_something_else_is_refused(
     with pytest.raises(ExportError, match="of the values differ"):
         export_network(net, tmp_path / "x", "nir-stem", samples=digits[:8])
     assert list(tmp_path.iterdir()) == []
-
-
-def test_another_kind_of_stem_is_refused(net: Spikformer, monkeypatch: pytest.MonkeyPatch) -> None:
-    from spikesearch.export.nir_graph import stem_graph
-
-    monkeypatch.setattr(net, "residual", "membrane", raising=False)
-    with pytest.raises(ExportError, match="residuals by addition"):
-        stem_graph(net)
 
 
 @pytest.mark.parametrize("package", ["nir", "nirtorch"])

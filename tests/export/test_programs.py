@@ -64,6 +64,20 @@ numpy.save("logits.npy", run(torch.from_numpy(numpy.load("images.npy"))).detach(
     torch.testing.assert_close(torch.from_numpy(np.load(program.parent / "logits.npy")), net(digits[:30]))
 
 
+def test_programs_of_currents_in_the_stream(tmp_path: Path, membrane: Spikformer, digits: Tensor) -> None:
+    folder = export_network(membrane, tmp_path / "torch", "torch", samples=digits[:100])
+    run = torch.export.load(folder / "model.pt2").module()
+    with torch.no_grad():
+        assert torch.equal(run(digits), membrane(digits))
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    folder = export_network(membrane, tmp_path / "onnx", "onnx", samples=digits[:100])
+    import onnxruntime
+
+    (logits,) = onnxruntime.InferenceSession(folder / "model.onnx").run(None, {"images": digits.numpy()})
+    assert (logits.argmax(1) == membrane(digits).argmax(1).numpy()).mean() >= 0.99
+
+
 def test_a_program_of_event_frames(tmp_path: Path, digits: Tensor) -> None:
     frames = digits[:60].view(12, 5, 1, 8, 8).expand(-1, -1, 2, -1, -1)
     net = fresh(in_channels=2)

@@ -134,6 +134,16 @@ def test_event_frames_have_no_preprocessing_of_timm(tmp_path: Path, digits: Tens
     assert torch.equal(timm.create_model(f"local-dir:{folder}", pretrained=True).eval()(frames), net(frames))
 
 
+def test_currents_in_the_stream_and_their_thresholds(tmp_path: Path, membrane: Spikformer, digits: Tensor) -> None:
+    folder = export_network(membrane, tmp_path / "x", "timm", samples=digits[:64])
+    model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    assert model.residual == "membrane"
+    assert torch.equal(model(digits[:64]), membrane(digits[:64]))
+    features = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
+    assert torch.equal(membrane.head(features(digits[:5])), membrane(digits[:5]))
+    assert "membrane currents" in (folder / "README.md").read_text()
+
+
 def test_the_folder_is_also_one_of_ours(folder: Path, net: Spikformer, digits: Tensor) -> None:
     from spikesearch.export import load_network
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -20,11 +22,9 @@ SPACE = SearchSpace(
 )
 
 
-def trained(
-    image_size: int = 8, in_channels: int = 1, frames: int | None = None, pool_stages: tuple[int, ...] | None = None
-) -> Supernet:
+def trained(image_size: int = 8, in_channels: int = 1, frames: int | None = None, **options: Any) -> Supernet:
     torch.manual_seed(0)
-    supernet = Supernet(SPACE, in_channels=in_channels, image_size=image_size, num_classes=7, pool_stages=pool_stages)
+    supernet = Supernet(SPACE, in_channels=in_channels, image_size=image_size, num_classes=7, **options)
     for name, parameter in supernet.named_parameters():
         if name.endswith("log_gain"):  # as after training: the gains of the neuron genes have moved apart
             parameter.data += 0.5 + 0.2 * torch.randn_like(parameter)
@@ -38,6 +38,6 @@ def trained(
     return supernet.eval()
 
 
-@pytest.fixture(scope="module")
-def supernet():
-    return trained()
+@pytest.fixture(scope="module", params=["add", "membrane"])
+def supernet(request):
+    return trained(residual=request.param)

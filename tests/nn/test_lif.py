@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from spikingjelly.activation_based.functional import lif_multi_step
 
 from spikesearch.nn import kernel as kernel_module
 from spikesearch.nn import lif as lif_module
-from spikesearch.nn.lif import ElasticLIF, lif, plain_lif
+from spikesearch.nn.lif import ElasticLIF, ElasticStreamLIF, StreamLIF, lif, plain_lif
 
 
 @pytest.fixture(params=["compiled", "eager"])
@@ -131,6 +132,49 @@ def test_gain_starts_where_every_choice_fires_about_equally():
             rates.append(float(node(currents * node.gain(v_threshold, tau), v_threshold, tau).mean()))
     # one step: h = gain * x / tau reaches the threshold where x >= 2
     assert rates == pytest.approx([0.0228] * 4, abs=0.004)
+
+
+def stream_pair(gain: float, v_threshold: float = 0.6, tau: float = 2.5) -> tuple[ElasticStreamLIF, StreamLIF]:
+    """Elastic neurons with this gain, and the plain node that takes over their threshold."""
+    elastic, plain = ElasticStreamLIF((v_threshold, 9.0), (tau,)), StreamLIF(v_threshold, tau)
+    elastic.log_gain.data.fill_(math.log(gain))
+    plain.load_state_dict({"_extra_state": torch.tensor(elastic.threshold(v_threshold, tau))})
+    return elastic, plain
+
+
+@pytest.mark.parametrize("gain", [0.3, 1.0, 2.7])
+def test_neurons_of_a_stream_are_those_of_the_folded_threshold(engine, gain):
+    elastic, plain = stream_pair(gain)
+    assert plain.v_threshold == pytest.approx(0.6 / gain, rel=1e-6)
+    assert plain.v_threshold == torch.tensor(plain.v_threshold).item()  # the very number that is saved
+    x = 2 * torch.randn(6, 4, 500) / gain
+    spikes = elastic.eval()(x, 0.6, 2.5)
+    assert 0 < float(spikes.mean()) < 1
+    assert torch.equal(spikes, plain(x))
+    # what training computes differs by rounding at the threshold alone
+    assert float((elastic.train()(x, 0.6, 2.5) == spikes).float().mean()) > 0.9999
+
+
+def test_neurons_of_a_stream_have_the_gradients_of_the_gene(engine):
+    """The derivative of gain * x times that of a neuron with the gene for a threshold, in all three forms."""
+    elastic, plain = stream_pair(2.0)
+    upstream = torch.randn(5, 3, 200)
+    x = torch.randn(5, 3, 200)
+    grads = []
+    for neurons in (
+        lambda x: elastic.train()(x, 0.6, 2.5),
+        plain,
+        lambda x: spikingjelly(2.0 * x, 2.5, 0.6),
+    ):
+        leaf = x.clone().requires_grad_()
+        neurons(leaf).backward(upstream)
+        grads.append(leaf.grad)
+    torch.testing.assert_close(grads[0], grads[2], rtol=0, atol=1e-5)
+    torch.testing.assert_close(grads[1], grads[2], rtol=0, atol=1e-5)
+    # d(gain * x) / d(log gain) = gain * x; of the other choice nothing
+    expected = (grads[2] * x).sum()
+    assert elastic.log_gain.grad[0, 0].item() == pytest.approx(expected.item(), rel=1e-3)
+    assert elastic.log_gain.grad[1, 0].item() == 0
 
 
 def test_without_a_compiler_one_line_is_logged(monkeypatch, caplog, tmp_path):

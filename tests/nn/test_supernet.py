@@ -16,6 +16,8 @@ from spikesearch.nn.spikformer import Attention
 from spikesearch.space import Architecture, BlockSpec, SearchSpace, StemSpec
 from tests.nn.conftest import SPACE, trained
 
+BOTH = pytest.mark.parametrize("residual", ["add", "membrane"])
+
 
 def random_architectures(count: int, seed: int = 0):
     rng = np.random.default_rng(seed)
@@ -34,9 +36,10 @@ def test_extracted_logits_are_bit_equal(supernet, batch):
 
 
 @torch.no_grad()
+@BOTH
 @pytest.mark.parametrize(("size", "channels", "frames"), [(17, 3, None), (12, 2, 4), (10, 2, 5)])
-def test_bit_equal_for_other_images_and_events(size, channels, frames):
-    supernet = trained(size, channels, frames)
+def test_bit_equal_for_other_images_and_events(size, channels, frames, residual):
+    supernet = trained(size, channels, frames, residual=residual)
     x = torch.randn(5, channels, size, size) if frames is None else torch.rand(5, frames, channels, size, size).round()
     alive = 0
     for arch in random_architectures(8):
@@ -48,11 +51,12 @@ def test_bit_equal_for_other_images_and_events(size, channels, frames):
 
 
 @torch.no_grad()
+@BOTH
 @pytest.mark.parametrize("size", [1, 2, 5])
-def test_bit_equal_for_the_smallest_networks(size):
+def test_bit_equal_for_the_smallest_networks(size, residual):
     """One channel in the stem, one head, one token, one step."""
     space = SearchSpace((8, 16), (1, 2), (1, 8), (0.125, 1), (1.0,), (1.25, 2.0), (1, 2))
-    supernet = Supernet(space, in_channels=1, image_size=size, num_classes=3).eval()
+    supernet = Supernet(space, in_channels=1, image_size=size, num_classes=3, residual=residual).eval()
     rng = np.random.default_rng(0)
     x = 3 * torch.randn(3, 1, size, size)
     for arch in [space.smallest, space.largest, *(space.sample(rng) for _ in range(8))]:
@@ -68,7 +72,8 @@ def test_plain_state_survives_saving(supernet, tmp_path):
 
     net = supernet.extract(SPACE.largest)
     save_model(net, str(tmp_path / "net.safetensors"))
-    again = Spikformer(SPACE.largest, in_channels=1, image_size=8, num_classes=7).eval()
+    shape = {"in_channels": 1, "image_size": 8, "num_classes": 7, "residual": supernet.residual}
+    again = Spikformer(SPACE.largest, **shape).eval()
     load_model(again, str(tmp_path / "net.safetensors"))
     x = torch.randn(3, 1, 8, 8)
     assert torch.equal(net(x), again(x))
@@ -184,8 +189,11 @@ def test_extraction_costs_no_random_numbers(supernet):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_largest_subnet_gives_every_weight_a_gradient():
-    supernet = trained(pool_stages=()).train()  # 64 tokens: with few of them a fresh attention LIF never fires
+@BOTH
+def test_largest_subnet_gives_every_weight_a_gradient(residual):
+    supernet = trained(
+        pool_stages=(), residual=residual
+    ).train()  # 64 tokens: with few of them a fresh attention LIF never fires
     with supernet.subnet(SPACE.largest):
         supernet(torch.randn(64, 1, 8, 8)).square().sum().backward()
     for name, parameter in supernet.named_parameters():
@@ -198,7 +206,7 @@ def test_largest_subnet_gives_every_weight_a_gradient():
 def test_attention_equals_spikingjelly_with_equal_weights():
     spec = BlockSpec(num_heads=4, mlp_ratio=1.0, v_threshold=1.0, tau=2.0)
     for tokens in (3, 16):  # fewer and more tokens than channels per head: both orders of the product
-        ours = Attention(32, spec).eval()
+        ours = Attention(32, spec, "add").eval()
         theirs = layer.SpikingSelfAttention(32, num_heads=4).eval()
         functional.set_step_mode(theirs, "m")
         for mine, conv_bn in ((ours.qkv, theirs.qkv_conv_bn), (ours.proj, theirs.proj_conv_bn)):
@@ -246,10 +254,22 @@ def test_fresh_plain_network_starts_at_the_gain():
     assert net.blocks[0].mlp.fc2.bn.weight[0].item() == pytest.approx(0.375)
 
 
-def test_published_size():
+def test_fresh_plain_network_reads_its_stream_at_the_gain():
+    arch = Architecture(16, 2, StemSpec(1.4, 4.0), (BlockSpec(2, 2.0, 0.6, 1.25), BlockSpec(2, 2.0, 1.0, 2.0)))
+    net = Spikformer(arch, in_channels=1, image_size=8, num_classes=3, residual="membrane")
+    assert net.stem.stages[2].bn.weight[0].item() == pytest.approx(2.8)
+    for unit in (net.stem.stages[3], net.stem.rpe, net.blocks[0].attn.proj, net.blocks[0].mlp.fc2):
+        assert torch.all(unit.bn.weight == 1)  # nobody but the stream takes these currents
+    nodes = [net.stem.rpe_lif, net.blocks[0].attn.lif_in, net.blocks[0].mlp.lif_in, net.head_lif]
+    assert [node.v_threshold for node in nodes] == pytest.approx([0.5, 1.6, 1.6, 1.0])  # v / (v * tau / 2)
+    assert [(node.gene, node.tau) for node in nodes] == [(1.4, 4.0), (0.6, 1.25), (0.6, 1.25), (1.0, 2.0)]
+
+
+@BOTH
+def test_published_size(residual):
     """Spikformer-4-384 (CIFAR-10) prints 9,330,874: 6,144 belong to LayerNorms that it never uses."""
     arch = Architecture(384, 4, StemSpec(1.0, 2.0), (BlockSpec(12, 4.0, 1.0, 2.0),) * 4)
-    net = Spikformer(arch, in_channels=3, image_size=32, num_classes=10)
+    net = Spikformer(arch, in_channels=3, image_size=32, num_classes=10, residual=residual)
     biases = 4 * (3 * 384 + 384 + 4 * 384 + 384)
     assert count_parameters(net) == 9_310_906
     assert count_parameters(net) + biases == 9_330_874 - 6_144
@@ -265,6 +285,12 @@ def test_default_poolings(size, stages):
 def test_impossible_poolings_are_refused(stages):
     with pytest.raises(SpaceError, match="`pool_stages`"):
         Supernet(SPACE, in_channels=1, image_size=8, num_classes=2, pool_stages=stages)
+
+
+def test_impossible_residuals_are_refused():
+    for network, of in ((Supernet, SPACE), (Spikformer, SPACE.largest)):
+        with pytest.raises(SpaceError, match="`residual` must be one of add, membrane, but got 'sum'"):
+            network(of, in_channels=1, image_size=8, num_classes=2, residual="sum")
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 13, 9), (2, 3, 8, 8), (2, 4, 2, 8, 8)])
@@ -290,8 +316,10 @@ def test_event_frames_are_summed_never_dropped():
         time_first(x[0, 0], 1)
 
 
-def test_deep_and_wide_space_builds_on_meta_device():
+@BOTH
+def test_deep_and_wide_space_builds_on_meta_device(residual):
     space = SearchSpace((384,), (8,), (6, 12), (4,), (1.0,), (2.0,), (4,))
     with torch.device("meta"):
-        supernet = Supernet(space, in_channels=3, image_size=224, num_classes=1000)
+        supernet = Supernet(space, in_channels=3, image_size=224, num_classes=1000, residual=residual)
+        Spikformer(space.largest, in_channels=3, image_size=224, num_classes=1000, residual=residual)
     assert count_parameters(supernet) > 16_000_000

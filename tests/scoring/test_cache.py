@@ -10,14 +10,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spikesearch.activity import Activity, LayerActivity, measure_activity
 from spikesearch.config import ScoringConfig
 from spikesearch.data.bundle import DataBundle
-from spikesearch.energy import Activity, EnergyModel, LayerActivity, measure_activity
+from spikesearch.energy import EnergyModel
 from spikesearch.errors import SpaceError
 from spikesearch.nn import ChannelStats
 from spikesearch.scoring import Scorer
 from spikesearch.scoring.cache import Node, PrefixCache
 from spikesearch.scoring.packing import pack
+from spikesearch.scoring.scorer import _Run
 from spikesearch.study.provenance import difference
 from tests.nn.conftest import SPACE, trained
 
@@ -44,15 +46,16 @@ def bundle(draw, *shape: int, frames: int | None = None) -> DataBundle:
 CONFIG = ScoringConfig(batch_size=20, calibration_images=16)
 
 
-@pytest.fixture(scope="module")
-def events():
+@pytest.fixture(scope="module", params=["add", "membrane"])
+def events(request):
     rng = np.random.default_rng(0)
-    return trained(in_channels=2, frames=5), bundle(lambda shape: rng.poisson(0.5, shape), 5, 2, 8, 8, frames=5)
+    supernet = trained(in_channels=2, frames=5, residual=request.param)
+    return supernet, bundle(lambda shape: rng.poisson(0.5, shape), 5, 2, 8, 8, frames=5)
 
 
-@pytest.fixture(scope="module")
-def images():
-    return trained(), bundle(np.random.default_rng(0).standard_normal, 1, 8, 8)
+@pytest.fixture(scope="module", params=["add", "membrane"])
+def images(request):
+    return trained(residual=request.param), bundle(np.random.default_rng(0).standard_normal, 1, 8, 8)
 
 
 def config(cache_mb=0, **options):
@@ -89,10 +92,17 @@ def family(seed, count):
     return archs
 
 
-@pytest.mark.parametrize("kind", ["images", "events"])
 @pytest.mark.parametrize("convention", ["spikformer", "strict"])
-def test_scores_are_those_of_the_definition(kind, convention, request):
-    pair = request.getfixturevalue(kind)
+def test_scores_of_images_are_those_of_the_definition(images, convention):
+    check_scores(images, convention)
+
+
+@pytest.mark.parametrize("convention", ["spikformer", "strict"])
+def test_scores_of_events_are_those_of_the_definition(events, convention):
+    check_scores(events, convention)
+
+
+def check_scores(pair, convention):
     on = scorer_with(pair, 1 << 30, convention=convention)
     off = scorer_with(pair, 0, convention=convention)
     for arch in family(0, 12):
@@ -124,6 +134,28 @@ def test_calibration_is_the_same_from_the_cache(events):
                 torch.equal(ours[n].mean, theirs[n].mean) and torch.equal(ours[n].var, theirs[n].var) for n in ours
             )
             on.score(arch)
+
+
+@pytest.mark.parametrize("limit", [0, 1000, 100_000, 700_000, 1 << 30])
+def test_a_run_keeps_no_more_than_the_cache_would_take(events, limit, monkeypatch):
+    """Currents are 32 times as large as spikes: one network's may be more than the memory that there is."""
+    scorer, peaks = scorer_with(events, limit), []
+    original = _Run.drop_beyond
+
+    def drop(self, size):
+        original(self, size)
+        kept = zip(self.calibration, self.batches, strict=False)
+        peaks.append(sum(first.nbytes + sum(batch.nbytes for batch in batches) for first, batches in kept))
+
+    monkeypatch.setattr(_Run, "drop_beyond", drop)
+    scorer.evaluate(SPACE.largest)
+    assert max(peaks) <= limit
+    assert len(peaks) == 3
+    assert scorer.cache.nbytes <= limit
+    if limit == 1 << 30:
+        assert len(scorer.cache) == 1 + 2 * SPACE.largest.depth
+    elif limit == 700_000:
+        assert len(scorer.cache) > 0  # what is not dropped is kept
 
 
 def test_a_repeated_architecture_costs_nothing(events):

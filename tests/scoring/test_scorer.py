@@ -25,10 +25,11 @@ def data():
     return load_data(DigitsData(kind="digits"), seed=0)
 
 
-@pytest.fixture(scope="module")
-def supernet(data, tmp_path_factory):
-    recipe = TrainConfig(epochs=15, batch_size=64, lr=1e-2, random_subnets=1)
-    fresh = Supernet(SPACE, in_channels=1, image_size=8, num_classes=10)
+@pytest.fixture(scope="module", params=[("add", 15), ("membrane", 3)], ids=["add", "membrane"])
+def supernet(data, tmp_path_factory, request):
+    residual, epochs = request.param
+    recipe = TrainConfig(epochs=epochs, batch_size=64, lr=1e-2, random_subnets=1)
+    fresh = Supernet(SPACE, in_channels=1, image_size=8, num_classes=10, residual=residual)
     return train_supernet(fresh, data, recipe, seed=0, run_dir=tmp_path_factory.mktemp("run"), progress=False)
 
 

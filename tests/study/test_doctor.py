@@ -17,8 +17,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from spikesearch.scoring import Scorer
+from spikesearch.space import Architecture, BlockSpec, StemSpec
 from spikesearch.study import create_study, run_study
-from spikesearch.study.doctor import batch_norm_drift, borders, diagnose, firing_rates, size_order
+from spikesearch.study.doctor import _neuron, batch_norm_drift, borders, diagnose, firing_rates, size_order
 from spikesearch.study.results import read_results
 from spikesearch.study.trained import Trained, open_trained
 from tests.study.helpers import tiny_config
@@ -29,11 +30,17 @@ KINDS = {
 }
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> str:
+@pytest.fixture(scope="module", params=["add", "membrane"])
+def url(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> str:
     url = f"sqlite:///{tmp_path_factory.mktemp('doctor')}/s.db"
-    changes = {"train__epochs": 4, "train__batch_size": 32, "search__n_trials": 2, "scoring__calibration_images": 256}
-    config = tiny_config(**changes, space__time_steps=[2], space__v_thresholds=[1.0], space__taus=[2.0])
+    changes = {
+        "train__epochs": 4 if request.param == "add" else 8,  # fewer spikes at first, so that it learns later
+        "train__batch_size": 32,
+        "search__n_trials": 2,
+        "scoring__calibration_images": 256,
+    }
+    space = {"space__time_steps": [2], "space__v_thresholds": [1.0], "space__taus": [2.0]}
+    config = tiny_config(**changes, **space, model__residual=request.param)
     run_study(config, storage=url, progress=False)
     return url
 
@@ -72,6 +79,15 @@ def test_layers_that_never_or_always_fire(trained: Trained, shift: float, kind: 
     assert findings[0].where == "blocks.0.mlp.fc1 of the reference network (v_threshold 1, tau 2)"
     assert f"{0 if shift < 0 else 1}.0000 spikes" in findings[0].found
     assert "space.v_thresholds" in findings[0].advice
+
+
+def test_neurons_that_read_a_stream_are_named_with_their_genes() -> None:
+    stem, block = StemSpec(0.6, 4.0), BlockSpec(1, 1.0, 1.4, 1.25)
+    arch = Architecture(16, 2, stem, (BlockSpec(1, 1.0, 1.0, 2.0), block))
+    for layer in ("blocks.1.mlp.lif_in", "blocks.1.attn.qkv", "head_lif"):
+        assert _neuron(arch, layer) == "v_threshold 1.4, tau 1.25"
+    assert _neuron(arch, "stem.rpe_lif") == _neuron(arch, "stem.stages.0") == "v_threshold 0.6, tau 4"
+    assert _neuron(arch, "blocks.0.attn") == "attention, threshold and tau are fixed"
 
 
 def test_a_part_of_the_attention_is_named(trained: Trained) -> None:

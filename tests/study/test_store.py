@@ -143,6 +143,7 @@ def test_a_study_that_does_not_exist_suggests_the_nearest(url: str, tmp_path: Pa
         ("scoring__calibration_images", 32),
         ("train__epochs", 4),
         ("model__pool_stages", [3]),
+        ("model__residual", "membrane"),
         ("search__population_size", 6),
         ("constraints__energy_uJ", 5.0),
     ],
@@ -170,6 +171,17 @@ def test_what_is_free_may_change(url: str, key: str, value: object) -> None:
     config = tiny_config(**{key: value})
     study = create_study(config, storage=url, load_if_exists=True)
     assert study.user_attrs["study_file"] == config.to_dict()
+
+
+def test_a_study_of_the_first_version_says_nothing_of_residuals(url: str) -> None:
+    study = create_study(tiny_config(), storage=url)
+    stored = study.user_attrs["study_file"]
+    assert stored["model"].pop("residual") == "add"
+    study.set_user_attr("study_file", stored)
+    create_study(tiny_config(), storage=url, load_if_exists=True)
+    study.set_user_attr("study_file", stored)
+    with pytest.raises(StudyError, match=r"`model.residual` 'add', but got 'membrane'"):
+        create_study(tiny_config(model__residual="membrane"), storage=url, load_if_exists=True)
 
 
 def test_a_newer_schema_is_refused(url: str) -> None:

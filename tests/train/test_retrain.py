@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from spikesearch.config import ScoringConfig
 from spikesearch.energy import EnergyModel
 from spikesearch.nn import Spikformer
+from spikesearch.nn.lif import StreamLIF
 from spikesearch.scoring import Scorer
 from spikesearch.scoring.plain import calibrate_network, calibration_images, score_network
 from spikesearch.train import weights_hash
@@ -26,10 +27,14 @@ class Interrupted(BaseException):
     """Stands for a kill: nothing may catch it."""
 
 
-@pytest.fixture
-def net():
+@pytest.fixture(params=["add", "membrane"])
+def net(request):
     torch.manual_seed(3)
-    return Spikformer(SPACE.largest, in_channels=1, image_size=8, num_classes=10)
+    net = Spikformer(SPACE.largest, in_channels=1, image_size=8, num_classes=10, residual=request.param)
+    for module in net.modules():
+        if isinstance(module, StreamLIF):  # a gain that was learnt
+            module.set_extra_state(module.get_extra_state() * (0.8 + 0.4 * torch.rand(())))
+    return net
 
 
 def test_stateless_neurons_compute_the_same_gradients(net, digits):

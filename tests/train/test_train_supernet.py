@@ -45,6 +45,21 @@ def interrupt_after(monkeypatch):
     return arm
 
 
+def test_interrupted_training_with_currents_in_the_stream_ends_equal(digits, tmp_path, interrupt_after):
+    fresh = Supernet(SPACE, in_channels=1, image_size=8, num_classes=10, residual="membrane")
+    whole = train(fresh, digits, tmp_path / "whole")
+    disarm = interrupt_after(2, before_save=False)
+    with pytest.raises(Interrupted):
+        train(fresh, digits, tmp_path / "cut")
+    disarm()
+    assert weights_hash(train(fresh, digits, tmp_path / "cut")) == weights_hash(whole)
+    loaded = load_supernet(tmp_path / "cut")
+    assert loaded.residual == "membrane"
+    x = digits.search.images(range(8))
+    with torch.no_grad(), loaded.subnet(SPACE.largest), whole.subnet(SPACE.largest):
+        assert torch.equal(loaded(x), whole(x))
+
+
 @pytest.mark.parametrize("before_save", [True, False])
 @pytest.mark.parametrize(
     "options", [{}, {"mixup": 0.5, "distillation": True}, {"ema_decay": None, "strategy": "uniform"}]
@@ -150,14 +165,26 @@ def test_another_space_data_recipe_or_seed_is_refused(finished, fresh, digits):
     one = RECIPE.model_copy(update={"epochs": 1})
     narrow = SearchSpace.from_dict({**SPACE.to_dict(), "taus": [2.0]})
     other = Supernet(narrow, in_channels=1, image_size=8, num_classes=10)
+    membrane = Supernet(SPACE, in_channels=1, image_size=8, num_classes=10, residual="membrane")
     for supernet, recipe, seed, name in (
         (other, one, 0, "space"),
+        (membrane, one, 0, "residual"),
         (fresh, RECIPE, 0, "recipe"),
         (fresh, one, 5, "seed"),
     ):
         with pytest.raises(CheckpointError, match=f"another training: its `{name}`"):
             train(supernet, digits, finished, recipe, seed)
     train(fresh, digits, finished, one.model_copy(update={"checkpoint_every_epochs": 7}))
+
+
+def test_a_file_of_the_first_version_says_nothing_of_residuals(finished, fresh, digits, monkeypatch):
+    identity = supernet_facts(finished)["identity"]
+    assert identity.pop("residual") == "add"
+    _edit(finished, identity=identity)
+    monkeypatch.setattr(Trainer, "run", lambda *args, **kwargs: pytest.fail("trained again"))
+    again = train(fresh, digits, finished, RECIPE.model_copy(update={"epochs": 1}))
+    assert weights_hash(again) == weights_hash(load_supernet(finished))
+    assert again.residual == "add"
 
 
 @pytest.mark.parametrize(
@@ -170,6 +197,10 @@ def test_another_space_data_recipe_or_seed_is_refused(finished, fresh, digits):
         (lambda f: _edit(f, format_version=99), "newer than this spikesearch"),
         (lambda f: _edit(f, weights_hash="0" * 64), "does not hold the weights"),
         (lambda f: _edit(f, identity={}), "does not describe its weights"),
+        (
+            lambda f: _edit(f, identity={**supernet_facts(f)["identity"], "residual": "membrane"}),
+            "does not describe its weights",
+        ),
     ],
 )
 def test_damaged_supernet_is_refused(finished, damage, message):
