@@ -60,6 +60,7 @@ def main() -> None:
     arguments.add_argument("--seeds", type=int, default=5)
     arguments.add_argument("--first-seed", type=int, default=0)
     arguments.add_argument("--subnets", type=int, default=200, help="random subnets per supernet")
+    arguments.add_argument("--part", choices=("all", "command", "studies"), default="all", help="what is measured")
     args = arguments.parse_args()
     seeds, subnets = (2, 20) if args.quick else (args.seeds, args.subnets)
     config = load_study_file(find_study_file("digits"))
@@ -73,9 +74,12 @@ def main() -> None:
     report = Report("digits", args.quick)
     with tempfile.TemporaryDirectory(prefix="spikesearch-digits-") as folder:
         root = Path(folder)
-        if not args.quick:
+        if args.part != "studies" and not args.quick:
             print("Command one of the README, after installation")
             command_one(report, root / "newcomer")
+        if args.part == "command":
+            report.write(args.json)
+            return
         print(f"Studies of {seeds} seeds")
         runs = [study(config, args.first_seed + i, root / f"seed{i}") for i in range(seeds)]
         outcome(report, runs)

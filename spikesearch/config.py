@@ -119,6 +119,9 @@ class ScoringConfig(Section):
         convention: ``spikformer`` (published) or ``strict``; see :class:`spikesearch.EnergyModel`.
         mac_pj: Energy of a multiply-accumulate in picojoules (45 nm: 4.6).
         ac_pj: Energy of an accumulate in picojoules (45 nm: 0.9).
+        precision: Of convolutions and products while trials are scored. ``bfloat16`` holds spikes exactly but rounds
+            weights and currents, so that scores differ a little; it is faster on GPUs and on CPUs with AMX or AVX-512
+            BF16. The test split, and every network that is handed out, is always computed in ``float32``.
         cache_mb: Memory, in MiB per worker, for what trials with the same first genes have in common; 0 is off. Scores
             do not depend on it.
     """
@@ -128,6 +131,7 @@ class ScoringConfig(Section):
     convention: Literal["spikformer", "strict"] = "spikformer"
     mac_pj: Positive = 4.6
     ac_pj: Positive = 0.9
+    precision: Literal["float32", "bfloat16"] = "float32"
     cache_mb: Annotated[int, Field(ge=0)] = 1024
 
 

@@ -41,8 +41,8 @@ class Stage:
     residual: bool = True
 
     def advance(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the state behind the stage, and its output."""
-        out = self.run(x)
+        """Return the state behind the stage, and its output; both float32, in whatever precision it computes."""
+        out = self.run(x).float()
         return (x + out if self.residual else out), out
 
 

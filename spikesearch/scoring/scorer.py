@@ -125,10 +125,12 @@ class Scorer:
     def evaluate(self, arch: Architecture, split: SplitName = "search") -> tuple[float, EnergyReport]:
         """Return accuracy (fraction) and energy report of an architecture with inherited weights."""
         stages = self.supernet.stages(arch)
+        reduced = split == "search" and self.config.precision == "bfloat16"
         if split == "search" and self.cache.limit:
-            run = _Run(arch, stages, self.cache.find([stage.genes for stage in stages]), keep=True)
+            path = self.cache.find([stage.genes for stage in stages])
+            run = _Run(arch, stages, path, keep=True, reduced=reduced)
         else:  # the test split is scored once: nothing to share
-            run = _Run(arch, stages)
+            run = _Run(arch, stages, reduced=reduced)
         self._calibrate(run)
         images: Split = getattr(self.data, split)
         correct = 0
@@ -150,14 +152,15 @@ class Scorer:
         return correct / len(images), self.energy_model.price(whole)
 
     def calibrate(self, arch: Architecture) -> dict[str, ChannelStats]:
-        """Return the batch-norm statistics that :meth:`score` uses."""
+        """Return the batch-norm statistics that :meth:`score` uses (for trials only if their precision is full)."""
         stages = self.supernet.stages(arch)
-        run = _Run(arch, stages, self.cache.find([stage.genes for stage in stages]))
+        shared = self.config.precision == "float32"
+        run = _Run(arch, stages, self.cache.find([stage.genes for stage in stages]) if shared else ())
         self._calibrate(run)
         return run.stats
 
     def extract(self, arch: Architecture) -> Spikformer:
-        """Return the plain network that :meth:`score` judges, on the scorer's device, in evaluation mode."""
+        """Return the plain network that :meth:`score` judges (a trial in full precision), in evaluation mode."""
         return self.supernet.extract(arch, self.calibrate(arch))
 
     def count_parameters(self, arch: Architecture) -> int:
@@ -172,7 +175,7 @@ class Scorer:
         if not run.unknown:
             return
         x = unpack_sum([node.calibration for node in run.path], self.device) if run.path else self._calibration
-        with self.supernet.calibrating(run.arch) as stats:
+        with self.supernet.calibrating(run.arch) as stats, run.precision(self.device):
             for stage in run.unknown:
                 x, out = stage.advance(x)
                 if run.keep:
@@ -185,10 +188,11 @@ class Scorer:
             x = unpack_sum([node.batches[number] for node in run.path], self.device)
         else:
             x = self._images(split, positions)
-        for position, stage in enumerate(run.unknown):
-            x, out = stage.advance(x)
-            if position < len(run.batches):
-                run.batches[position].append(pack(out))
+        with run.precision(self.device):
+            for position, stage in enumerate(run.unknown):
+                x, out = stage.advance(x)
+                if position < len(run.batches):
+                    run.batches[position].append(pack(out))
         return self.supernet.classify(x)
 
     def _count_work(self, run: _Run, whole: Activity) -> None:
@@ -222,12 +226,17 @@ class _Run:
     stages: Sequence[Stage]
     path: Sequence[Node] = ()
     keep: bool = False
+    reduced: bool = False
     stats: dict[str, ChannelStats] = field(default_factory=dict)
     calibration: list[Packed] = field(default_factory=list)
     batches: list[list[Packed]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.batches = [[] for _ in self.unknown] if self.keep else []
+
+    def precision(self, device: torch.device) -> torch.autocast:
+        """Return the context in which stages are run."""
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.reduced)
 
     @property
     def genes(self) -> list[Hashable]:

@@ -102,6 +102,23 @@ def test_scores_of_events_are_those_of_the_definition(events, convention):
     check_scores(events, convention)
 
 
+def test_half_precision_shares_prefixes_too_and_ends_at_the_trials(images):
+    on, off = (scorer_with(images, limit, precision="bfloat16", batch_size=50) for limit in (1 << 30, 0))
+    full = scorer_with(images, 0, batch_size=50)
+    arch = SPACE.smallest
+    for other in (list(SPACE.neighbours(arch))[-1], arch):
+        score = on.evaluate(other)
+        assert score == off.evaluate(other)
+    assert on.work.done < on.work.needed
+    # weights are rounded: not the same numbers, but nearly the same energy
+    energy, precise = score[1].total_uJ, full.evaluate(arch)[1].total_uJ
+    assert energy != precise
+    assert energy == pytest.approx(precise, rel=0.1)
+    assert on.evaluate(arch, "test") == full.evaluate(arch, "test")
+    x = images[1].test.images(range(30))
+    assert torch.equal(on.extract(arch)(x), full.extract(arch)(x))
+
+
 def check_scores(pair, convention):
     on = scorer_with(pair, 1 << 30, convention=convention)
     off = scorer_with(pair, 0, convention=convention)
