@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from spikingjelly.activation_based.neuron import LIFNode
-from torch import Tensor, nn
+from torch import nn
 
 from spikesearch.nn import Spikformer
-from spikesearch.nn.lif import StreamLIF, lif
+from spikesearch.nn.fast import fast_copy
 from spikesearch.train.checkpoint import CheckpointFolder, weights_hash
 from spikesearch.train.loop import EpochCallback, Trainer
 from spikesearch.train.strategies import SingleStrategy
@@ -106,58 +105,11 @@ def fresh_network(like: Spikformer, seed: int) -> Spikformer:
         return Spikformer(like.arch, **_settings(like))
 
 
-def fast_copy(net: Spikformer) -> Spikformer:
-    """Return a copy with stateless neurons: same parameters, names and function, faster to train.
-
-    SpikingJelly's neurons are built for every kind of simulation; a training step of a small network on a CPU takes
-    about 1.4 times as long with them.
-    """
-    twin = copy.deepcopy(net)
-    for module in list(twin.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, StreamLIF):
-                setattr(module, name, _StatelessStreamLIF(child))
-            elif isinstance(child, LIFNode):
-                setattr(module, name, _StatelessLIF(child.v_threshold, child.tau))
-    return twin
-
-
 def plain_copy(net: Spikformer, trained: nn.Module) -> Spikformer:
     """Return ``net`` with the weights of its trained :func:`fast_copy`, on that one's device, in evaluation mode."""
     result = copy.deepcopy(net).to(next(trained.parameters()).device)
     result.load_state_dict(trained.state_dict())
     return result.eval()
-
-
-class _StatelessLIF(nn.Module):
-    """:func:`spikesearch.nn.lif.lif` as a module without parameters."""
-
-    def __init__(self, v_threshold: float, tau: float) -> None:
-        super().__init__()
-        self.v_threshold = v_threshold
-        self.tau = tau
-
-    def forward(self, x_seq: Tensor) -> Tensor:
-        return lif(x_seq, tau=self.tau, v_threshold=self.v_threshold)
-
-
-class _StatelessStreamLIF(nn.Module):
-    """The same for :class:`~spikesearch.nn.lif.StreamLIF`, with its extra state and its gradients."""
-
-    def __init__(self, node: StreamLIF) -> None:
-        super().__init__()
-        self.gene, self.tau, self.v_threshold = node.gene, node.tau, node.v_threshold
-
-    def get_extra_state(self) -> Tensor:
-        return torch.tensor(self.v_threshold)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        self.v_threshold = float(state)
-
-    def forward(self, x_seq: Tensor) -> Tensor:
-        if self.training:
-            return lif(x_seq * (self.gene / self.v_threshold), tau=self.tau, v_threshold=self.gene)
-        return lif(x_seq, tau=self.tau, v_threshold=self.v_threshold)
 
 
 def applicable_recipe(config: TrainConfig) -> Mapping[str, Any]:

@@ -11,12 +11,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from spikesearch.config import ScoringConfig
 from spikesearch.energy import EnergyModel
 from spikesearch.nn import Spikformer
+from spikesearch.nn.fast import fast_copy
 from spikesearch.nn.lif import StreamLIF
 from spikesearch.scoring import Scorer
 from spikesearch.scoring.plain import calibrate_network, calibration_images, score_network
 from spikesearch.train import weights_hash
 from spikesearch.train.loop import Trainer
-from spikesearch.train.retrain import fast_copy, fresh_network, plain_copy, train_network
+from spikesearch.train.retrain import fresh_network, plain_copy, train_network
 from tests.train.conftest import RECIPE, SPACE
 
 SCORING = ScoringConfig(calibration_images=64)

@@ -1,0 +1,48 @@
+"""Fused copies: the same network up to rounding, with nothing left to fold."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from spikesearch.nn import Supernet, fuse
+from tests.nn.conftest import SPACE, trained
+
+
+@pytest.fixture(scope="module")
+def events() -> Supernet:
+    return trained(in_channels=2, frames=5)
+
+
+def check(supernet: Supernet, x: torch.Tensor) -> None:
+    arch = SPACE.largest
+    net = supernet.extract(arch, supernet.calibrate(arch, x))
+    before = {name: value.clone() for name, value in net.state_dict().items() if isinstance(value, torch.Tensor)}
+    fused = fuse(net)
+    assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in fused.modules())
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in before.items())
+    with torch.no_grad():
+        # a random network is chaotic: one spike that rounding flips moves others, in few images
+        same = (fused(x) - net(x)).abs().amax(1) < 1e-4
+        assert same.float().mean() > 0.8
+        with torch.autocast("cpu", torch.bfloat16):
+            half = fused(x)
+    assert torch.corrcoef(torch.stack([half.float().flatten(), net(x).flatten()]).detach())[0, 1] > 0.8
+
+
+def test_images(supernet: Supernet) -> None:
+    check(supernet, torch.randn(40, 1, 8, 8, generator=torch.Generator().manual_seed(1)))
+
+
+def test_events(events: Supernet) -> None:
+    check(events, torch.rand(40, 5, 2, 8, 8, generator=torch.Generator().manual_seed(1)).round())
+
+
+def test_a_unit_is_folded_by_hand(supernet: Supernet) -> None:
+    net = supernet.extract(SPACE.smallest)
+    unit, folded = net.blocks[0].mlp.fc1, fuse(net).blocks[0].mlp.fc1
+    scale = (unit.bn.weight.double() / (unit.bn.running_var.double() + unit.bn.eps).sqrt())[:, None]
+    shift = unit.bn.bias.double() - scale[:, 0] * unit.bn.running_mean.double()
+    torch.testing.assert_close(folded.linear.weight.double(), unit.linear.weight.double() * scale, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(folded.linear.bias.double(), shift, rtol=1e-5, atol=1e-6)
