@@ -15,7 +15,8 @@ from spikesearch.fitness import f_aeb
 from spikesearch.space import Architecture
 from spikesearch.study import load_study
 from spikesearch.study.store import open_store
-from tests.cli.conftest import Result, environment
+from tests.cli.conftest import environment
+from tests.commands import Result
 from tests.study.helpers import new_study, search, space_of
 
 Cli = Callable[..., Result]

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from spikesearch.study import load_study
-from tests.cli.conftest import Result
+from tests.commands import Result
 from tests.study.helpers import TINY, new_study, tiny_config
 
 Cli = Callable[..., Result]
