@@ -7,6 +7,7 @@ searched. Every key but a few has a default; :meth:`StudyConfig.to_dict` shows a
 from __future__ import annotations
 
 import os
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -345,6 +346,12 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     if kind == "union_tag_invalid":
         wrong = str(first["ctx"]["tag"])
         return f"`{key}.kind` must be one of {', '.join(kinds())}, but got {wrong!r}{did_you_mean(wrong, kinds())}"
+    if kind == "invalid_key" or loc[-1:] == ("[key]",):  # pydantic's word for the key of a free mapping
+        parents = loc[: -2 if loc[-1] == "[key]" else -1]
+        where = f"`{_dotted(parents)}` has" if parents else "there is"
+        return f"{where} the key {got!r}, but a key must be text; put it in quotes, or remove it."
+    if kind == "string_too_short":
+        return f"`{key}` must not be empty."
     if kind == "value_error":
         message = str(first["ctx"]["error"])
         return f"`{key}` {message}" if message.startswith(("must", "may")) else f"{key}: {message}" if key else message
@@ -352,8 +359,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         return f"`{key}` must be a mapping of keys, but got {_show(got)}."
     if kind == "string_pattern_mismatch":
         return f"`{key}` must be letters, digits, dots, dashes and underscores, but got {_show(got)}."
-    expected = first["msg"].removeprefix("Input should ").removeprefix("be ").partition(", unable to parse")[0]
-    return f"`{key}` must be {expected[0].lower()}{expected[1:]}, but got {_show(got)}."
+    expected = re.split(", (?:unable|got|not) | after ", first["msg"].partition(" should ")[2])[0]
+    return f"`{key}` must {expected.replace('tuple', 'list')}, but got {_show(got)}."
 
 
 def _without_tags(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
