@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from spikesearch.data_config import DataConfig, Section, kinds
 from spikesearch.errors import ConfigError, ConfigNotFoundError, did_you_mean
+from spikesearch.io import user_path
 from spikesearch.space import SearchSpace
 
 SCHEMA_VERSION = 1
@@ -250,7 +251,7 @@ def load_study_file(path: str | os.PathLike[str]) -> StudyConfig:
         ConfigNotFoundError: If there is no such file.
         ConfigError: If it is not YAML, or a key or value is wrong.
     """
-    path = Path(path)
+    path = user_path(path, "The study file", ConfigError)
     if path.is_dir():
         raise ConfigError(f"{path} is a folder, but a study file was expected.")
     try:
@@ -278,14 +279,26 @@ def resolve_path(path: str | None, base_dir: Path) -> Path | None:
     Args:
         path: As written in a study file; ``~`` and environment variables are expanded.
         base_dir: Looked in first, before the working directory.
+
+    Raises:
+        ConfigError: If the operating system refuses the path.
     """
     if not path:
         return None
-    expanded = Path(os.path.expandvars(path)).expanduser()
+    expanded = expand_path(path)
     for candidate in (base_dir / expanded, Path.cwd() / expanded):
         if candidate.exists():
             return candidate.resolve()
     return None
+
+
+def expand_path(path: str, key: str = "data.path") -> Path:
+    """Return the path that a key of a study file means; ``~`` and environment variables are expanded.
+
+    Raises:
+        ConfigError: If the operating system refuses the path.
+    """
+    return user_path(os.path.expandvars(path), f"`{key}`", ConfigError)
 
 
 def shipped_study_files() -> dict[str, Path]:
@@ -306,8 +319,9 @@ def find_study_file(name_or_path: str | os.PathLike[str]) -> Path:
 
     Raises:
         ConfigNotFoundError: If there is neither; the message names the nearest id.
+        ConfigError: If the operating system refuses the path.
     """
-    path = Path(name_or_path)
+    path = user_path(name_or_path, "The study file", ConfigError)
     if path.is_file():
         return path
     shipped = shipped_study_files()

@@ -231,6 +231,13 @@ def test_a_data_path_is_looked_for_beside_the_file_then_in_the_working_directory
     assert resolve_path(None, tmp_path) is None
 
 
+@pytest.mark.parametrize("path", ["a" * 300, "a\0b", "~nosuchuser/mine.yaml"])
+def test_a_path_that_the_system_refuses_is_named(path: str) -> None:
+    for read in (load_study_file, find_study_file, lambda path: resolve_path(path, Path())):
+        with pytest.raises(ConfigError, match="cannot be used as a path"):
+            read(path)
+
+
 # --- shipped study files ----------------------------------------------------------------------------------------------
 
 

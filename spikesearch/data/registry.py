@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spikesearch.config import resolve_path
+from spikesearch.config import expand_path, resolve_path
 from spikesearch.data.bundle import DataBundle, Source, bundle
 from spikesearch.data.cifar import load_cifar
 from spikesearch.data.digits import load_digits_source
@@ -17,6 +17,7 @@ from spikesearch.data.images import load_image_folder
 from spikesearch.data.splits import split_indices
 from spikesearch.data_config import DataConfig
 from spikesearch.errors import DataNotFoundError
+from spikesearch.io import not_writable
 
 _IDX_FILES = "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte"
 
@@ -97,8 +98,11 @@ def _load_source(config: DataConfig, base_dir: Path) -> Source:
     if path is not None:
         found = resolve_path(path, base_dir)
         if found is None and getattr(config, "download", False):
-            found = (base_dir / path).resolve()
-            found.mkdir(parents=True, exist_ok=True)
+            found = (base_dir / expand_path(path)).resolve()
+            try:
+                found.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise not_writable(found, error) from None
         if found is None:
             raise DataNotFoundError(_missing(config, base_dir))
         config = config.model_copy(update={"path": str(found)})

@@ -17,7 +17,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from spikesearch.errors import CheckpointError, ExportError, StorageError
-from spikesearch.io import atomic_write_bytes, atomic_write_json, sync_folder
+from spikesearch.io import atomic_write_bytes, atomic_write_json, sync_folder, user_path
 from spikesearch.nn import Spikformer
 from spikesearch.space import Architecture
 from spikesearch.train.checkpoint import tensors_hash, weights_hash
@@ -53,11 +53,12 @@ def save_network(folder: str | Path, net: Spikformer, facts: Mapping[str, Any]) 
         >>> load_network(folder).arch == net.arch
         True
     """
+    folder = user_path(folder, "The folder")
     described = describe(net, facts)
-    with new_folder(Path(folder), described) as scratch:
+    with new_folder(folder, described) as scratch:
         write_weights(scratch, net)
         atomic_write_json(scratch / FACTS, described)
-    return Path(folder)
+    return folder
 
 
 def load_network(folder: str | Path) -> Spikformer:
@@ -72,7 +73,7 @@ def load_network(folder: str | Path) -> Spikformer:
     Raises:
         CheckpointError: If the folder is missing, corrupt, of a newer version or of something else.
     """
-    folder = Path(folder)
+    folder = user_path(folder, "The folder", CheckpointError)
     facts = read_facts(folder)
     path = folder / WEIGHTS
     try:
@@ -100,11 +101,12 @@ def read_facts(folder: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: If it is missing, corrupt, of a newer version or of something else.
     """
-    path = Path(folder) / FACTS
+    folder = user_path(folder, "The folder", CheckpointError)
+    path = folder / FACTS
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        what = "does not exist" if not Path(folder).exists() else f"holds no network: {FACTS} is missing"
+        what = "does not exist" if not folder.exists() else f"holds no network: {FACTS} is missing"
         raise CheckpointError(f"{folder} {what}; `spikesearch subnet export` writes one.") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is corrupt ({error}); write the network again.") from None

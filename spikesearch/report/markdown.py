@@ -7,8 +7,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from spikesearch.errors import MissingDependencyError
-from spikesearch.io import atomic_write_bytes, atomic_write_text
+from spikesearch.errors import MissingDependencyError, StudyError
+from spikesearch.io import atomic_write_bytes, atomic_write_text, user_path
 from spikesearch.report.figures import pareto_figure
 from spikesearch.study import provenance
 from spikesearch.study.results import StudyResult, TrialResult
@@ -23,7 +23,14 @@ def write_report(trained: Trained, output: Path) -> None:
     Args:
         trained: The study with its trained supernet.
         output: The Markdown file.
+
+    Raises:
+        StudyError: If ``output`` names no file, or the picture's.
+        StorageError: If it cannot be written.
     """
+    output = user_path(output, "`output`")
+    if not output.name or output.suffix == ".png":
+        raise StudyError(f"`output` must be a Markdown file such as report.md, but got {str(output)!r}.")
     picture: Path | None = output.with_suffix(".png")
     try:
         atomic_write_bytes(output.with_suffix(".png"), pareto_figure(trained.results()))

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from spikesearch.config import StudyConfig, TrainConfig
 from spikesearch.errors import CheckpointError, StorageError, StudyError, StudyNotFoundError
+from spikesearch.io import user_path
 from spikesearch.space import Architecture
 from spikesearch.study import prepare, provenance
 from spikesearch.study.owner import new_identity
@@ -273,6 +274,7 @@ def read_architecture(path: Path) -> Architecture:
         CheckpointError: If the file is missing or holds none.
         SpaceError: If the architecture is impossible.
     """
+    path = user_path(path, "`arch`", CheckpointError)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

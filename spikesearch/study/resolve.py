@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spikesearch.config import StudyConfig, find_study_file, load_study_file, shipped_study_files
-from spikesearch.errors import ConfigNotFoundError, StudyError, did_you_mean
+from spikesearch.errors import ConfigError, ConfigNotFoundError, StudyError, did_you_mean
+from spikesearch.io import user_path
 from spikesearch.study import provenance
 from spikesearch.study.storage import resolve_url, storage_exists
 from spikesearch.study.store import check_name, find_study, open_store
@@ -48,7 +49,7 @@ def resolve(what: str | Path | StudyConfig, *, storage: str | None = None, study
     if study_name is not None:
         return _from_config(load_study_file(find_study_file(what)), storage, study_name)
     url = resolve_url(storage)
-    is_path = Path(text).is_file()
+    is_path = user_path(text, "STUDY", ConfigError).is_file()
     shipped = shipped_study_files()
     known = _study_names(url)
     if text in known:

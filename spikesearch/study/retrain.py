@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from spikesearch.errors import StudyError
+from spikesearch.io import user_path
 from spikesearch.study import provenance
 from spikesearch.study.recipe import best_recipe
 from spikesearch.study.results import TrialResult, find_trial
@@ -121,10 +122,13 @@ def retrain_subnet(
     Raises:
         StudyError: If there is no such trial, ``epochs`` is below 1, or the training diverges.
         ExportError: If ``output`` holds something else.
+        StorageError: If ``output`` cannot be written.
         CheckpointError: If what an earlier call left is corrupt.
     """
     if source is not None and source not in get_args(_source_type()):
         raise StudyError(f"`source` must be 'inherited' or 'scratch', but got {source!r}.")
+    if output is not None:  # before hours of training
+        output = user_path(output, "`output`")
     config = trained.config.train if recipe is None else recipe
     trial = find_trial(trained.study, number)
     if recipe_from is not None:
@@ -141,10 +145,10 @@ def retrain_subnet(
     stored = job.result(trial, progress=progress)
     folder = job.folder(trial)
     if output is not None:
-        _copy(folder, Path(output))
+        _copy(folder, output)
     return Retraining(
         study=trained.study.study_name,
-        folder=folder if output is None else Path(output),
+        folder=folder if output is None else output,
         source=job.source,
         recipe=dict(stored["recipe"]),
         convention=trained.config.scoring.convention,

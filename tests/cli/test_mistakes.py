@@ -116,6 +116,54 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, cli: Cli) -> None:
     assert left(tmp_path) == ["runs"]
 
 
+LONG = "a" * 300
+
+
+@pytest.mark.parametrize("path", [LONG, f"there/{LONG}", "~nosuchuser/x", "loop"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("study", "create", "{}"),
+        ("study", "run", "{}"),
+        ("study", "run", "mine.yaml", "--run-dir", "{}"),
+        ("study", "run", "mine.yaml", "--storage", "sqlite:///{}"),
+        ("study", "list", "--storage", "sqlite:///{}"),
+        ("study", "create", "mine.yaml", "--kind", "recipe", "--arch", "{}"),
+        ("study", "init", "{}", "--output", "new.yaml"),
+        ("study", "init", "images", "--output", "{}"),
+        ("data", "check", "{}"),
+    ],
+)
+def test_a_path_that_the_system_refuses(tmp_path: Path, cli: Cli, command: tuple[str, ...], path: str) -> None:
+    write(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    complaint = cli(*(part.format(path) for part in command)).complaint
+    assert re.search(r"cannot be used as a path: (File name too|Could not det|.*symbolic links)", complaint)
+    assert len(complaint) < 200
+    assert left(tmp_path) == ["loop"]
+
+
+@pytest.mark.parametrize("path", [LONG, "a" * 400, "~nosuchuser/x", "a\0b"])
+@pytest.mark.parametrize("data", [{"kind": "image-folder"}, {"kind": "cifar10", "download": True}])
+def test_a_data_path_that_the_system_refuses(tmp_path: Path, cli: Cli, data: dict[str, Any], path: str) -> None:
+    mine = write(tmp_path, data={**data, "path": path})
+    for command in (("study", "create"), ("study", "run"), ("data", "check")):
+        assert re.search(r"`data\.path` .* cannot be used as a path: ", cli(*command, mine).complaint)
+    assert left(tmp_path) == []
+
+
+def test_an_output_that_cannot_be_written(finished: Path, cli: Cli) -> None:
+    before = set(left(finished))
+    for command in (("extract",), ("export",), ("retrain", "--epochs", 1)):
+        for path in (LONG, "~nosuchuser/x"):
+            result = cli("subnet", *command, "tiny", "--trial", 0, "--output", path)
+            assert re.search("cannot be used as a path", result.complaint)
+    for path in (LONG, ".", "report.png", "/"):
+        result = cli("study", "report", "tiny", "--output", path)
+        assert re.search("cannot be used as a path|must be a Markdown file", result.complaint)
+    assert {path for path in left(finished) if not path.startswith("spikesearch.db-")} == before
+
+
 @pytest.mark.parametrize("command", ["show", "best", "report", "verify", "delete"])
 def test_a_study_that_does_not_exist(tmp_path: Path, cli: Cli, command: str) -> None:
     assert "there is no storage" in cli("study", command, "tiny").complaint.lower()
