@@ -21,7 +21,7 @@ from spikesearch.study import prepare, provenance
 from spikesearch.study.identity import Worker, running_here
 from spikesearch.study.owner import claim
 from spikesearch.study.recipe import FINISHED, RecipeStudy
-from spikesearch.study.store import Store, find_study, open_store, run_folder
+from spikesearch.study.store import Store, expect_study, find_study, open_store, run_folder
 from spikesearch.train.checkpoint import CheckpointFolder
 from spikesearch.train.retrain import plain_copy, train_network
 
@@ -92,7 +92,7 @@ def run_recipe_study(
     run = uuid.uuid4().hex[:12]
     search = _Search(store, study, about, data, net, images, folder, device, progress, run)
     done = 0
-    with running_here(run):
+    with expect_study(store, name), running_here(run):
         while deadline is None or time.monotonic() < deadline:
             if n_trials is not None and done >= n_trials:
                 break
