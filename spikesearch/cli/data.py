@@ -8,6 +8,8 @@ import typer
 
 from spikesearch.cli.output import Format, FormatOption, print_structure, print_table
 
+SKIPPED_SHOWN = 20
+
 app = typer.Typer(
     help="Which data there can be, and whether yours can be used.", no_args_is_help=True, rich_markup_mode=None
 )
@@ -49,6 +51,10 @@ def check(
         print_table("Splits", ("split", "images", "fewest per class", "most per class"), rows)
         for note in found["notes"]:
             print(note)
+        for skipped in found["skipped"][:SKIPPED_SHOWN]:
+            print(f"Unusable: {skipped}")
+        if len(found["skipped"]) > SKIPPED_SHOWN:
+            print(f"... and {len(found['skipped']) - SKIPPED_SHOWN} more, which -f json lists.")
         for warning in found["warnings"]:
             print(f"Warning: {warning}")
     else:

@@ -1,4 +1,4 @@
-"""Formats of results on stdout."""
+"""Options that commands share, and formats of results on stdout."""
 
 from __future__ import annotations
 
@@ -41,6 +41,13 @@ RunDirOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option(help="Where to compute: cpu or cuda.")]
 TrialOption = Annotated[int | None, typer.Option(help="Number of a trial; by default the recommended one.")]
+
+
+def quiet_optuna() -> None:
+    """Let Optuna only warn: it would tell of every trial on stderr."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def print_structure(data: Any, chosen: Format) -> None:

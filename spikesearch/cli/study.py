@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from spikesearch.cli.output import (
     print_study,
     print_table,
     print_trial,
+    quiet_optuna,
 )
 from spikesearch.cli.recipe import (
     ArchOption,
@@ -29,6 +31,7 @@ from spikesearch.cli.recipe import (
     refuse_recipe_options,
     shown_recipes,
 )
+from spikesearch.errors import StudyError
 
 app = typer.Typer(help="Create, run and read studies.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -37,10 +40,10 @@ NameOption = Annotated[str | None, typer.Option(help="Name of the study, instead
 
 
 @app.callback()
-def _quiet_optuna() -> None:
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+def before_command() -> None:
+    """Prepare what the command will import, unless only its help is wanted."""
+    if "--help" not in sys.argv:  # the context no longer knows the arguments of the command
+        quiet_optuna()
 
 
 @app.command()
@@ -84,7 +87,11 @@ def run(
     storage: StorageOption = None,
     study_name: NameOption = None,
     n_trials: Annotated[
-        int | None, typer.Option(help="Further trials; by default what the study file asks for.")
+        int | None,
+        typer.Option(
+            help="Add so many COMPLETE trials, shared by the workers of this call; by default, as many as the study "
+            "lacks of search.n_trials in the study file."
+        ),
     ] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds of search; training does not count.")] = None,
     workers: Annotated[int, typer.Option(help="Processes that score trials.")] = 1,
@@ -234,6 +241,8 @@ def delete(
 
     find_study(open_store(storage, create=False), name)
     if not yes:
+        if not sys.stdin.isatty():
+            raise StudyError("Without a terminal nobody can be asked, so nothing was deleted; give --yes.")
         typer.confirm(f"Delete the study {name!r} with its trials and its supernet?", abort=True, err=True)
     delete_study(name, storage=storage)
     print(name)

@@ -16,12 +16,12 @@ from spikesearch.cli.output import (
     print_structure,
     print_table,
 )
-from spikesearch.cli.study import NameArgument, NameOption, _quiet_optuna
+from spikesearch.cli.study import NameArgument, NameOption, before_command
 
 app = typer.Typer(
     help="Train a study's supernet, look at it, measure its fidelity.", no_args_is_help=True, rich_markup_mode=None
 )
-app.callback()(_quiet_optuna)
+app.callback()(before_command)
 
 
 @app.command()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 import yaml
 
 from spikesearch.study import load_study
+from tests.cli.conftest import environment
 from tests.commands import Result
 from tests.study.helpers import TINY, new_study, tiny_config
 
@@ -256,6 +259,33 @@ def test_trials_that_do_not_exist(finished: Path, cli: Cli) -> None:
     assert "No trial of study 'tiny'" in cli("study", "best", "tiny", "--max-energy", 1e-9).complaint
     for beta in (0, "inf", "nan"):
         assert "`beta` must be above 0" in cli("study", "best", "tiny", "--beta", beta).complaint
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", ["--version", "study list -f json", "study list"])
+def test_a_result_that_nobody_can_read(tmp_path: Path, arguments: str, unbuffered: str) -> None:
+    new_study(f"sqlite:///{tmp_path}/spikesearch.db")
+
+    def run(redirection: str) -> tuple[int, str]:
+        script = f'"$0" -m spikesearch {arguments} {redirection}'
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", script, sys.executable],
+            cwd=tmp_path,
+            env={**environment(), "PYTHONUNBUFFERED": unbuffered},
+            capture_output=True,
+            text=True,
+        )
+        assert done.stdout == ""
+        return done.returncode, done.stderr
+
+    assert run(">&-") == (0, ""), "the caller wants no result"
+    assert run("<&- >&- 2>&-") == (0, "")
+    status, err = run("> /dev/full")
+    assert status == 2
+    assert re.fullmatch("spikesearch: error: Cannot write the result: No space left on device.*\n", err)
+    assert run("> /dev/full 2> /dev/full") == (2, "")
+    assert run("| exec true") == (1, ""), "as click has it"
 
 
 def test_a_defect_is_not_hidden(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
