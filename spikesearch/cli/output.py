@@ -40,6 +40,9 @@ RunDirOption = Annotated[
     str | None, typer.Option(help="Folder of the study's files; by default runs/<study> beside the SQLite file.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="Where to compute: cpu or cuda.")]
+DownloadOption = Annotated[
+    bool, typer.Option("--download", help="Fetch missing data of a kind that can be fetched (see data list).")
+]
 TrialOption = Annotated[int | None, typer.Option(help="Number of a trial; by default the recommended one.")]
 
 

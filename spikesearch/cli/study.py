@@ -10,6 +10,7 @@ import typer
 
 from spikesearch.cli.output import (
     DeviceOption,
+    DownloadOption,
     Format,
     FormatOption,
     RunDirOption,
@@ -56,6 +57,7 @@ def create(
     trial: RecipeTrialOption = None,
     arch: ArchOption = None,
     source: SourceOption = None,
+    download: DownloadOption = False,
 ) -> None:
     """Create a study and print its name; nothing is trained yet."""
     if kind is Kind.recipe:
@@ -67,6 +69,7 @@ def create(
             storage=storage,
             study_name=study_name,
             skip_if_exists=skip_if_exists,
+            download=download,
         )
         print(name)
         return
@@ -76,7 +79,7 @@ def create(
     from spikesearch.study.prepare import load_data_of, new_supernet
 
     config = load_study_file(find_study_file(study_file))
-    new_supernet(config, load_data_of(config))  # wrong data are found before anything is written
+    new_supernet(config, load_data_of(config, download=download))  # wrong data are found before anything is written
     study = create_study(config, storage=storage, study_name=study_name, load_if_exists=skip_if_exists)
     print(study.study_name)
 
@@ -97,6 +100,7 @@ def run(
     workers: Annotated[int, typer.Option(help="Processes that score trials.")] = 1,
     run_dir: RunDirOption = None,
     device: DeviceOption = "cpu",
+    download: DownloadOption = False,
     chosen: FormatOption = Format.table,
 ) -> None:
     """Train the supernet and search it, or do what is left of that; then print the Pareto front."""
@@ -106,6 +110,7 @@ def run(
         "timeout": timeout,
         "run_dir": run_dir,
         "device": device,
+        "download": download,
     }
     if study_name is None and ran_recipes(what, chosen, workers=workers, **options):
         return

@@ -8,6 +8,7 @@ import typer
 
 from spikesearch.cli.output import (
     DeviceOption,
+    DownloadOption,
     Format,
     FormatOption,
     RunDirOption,
@@ -31,11 +32,14 @@ def train(
     study_name: NameOption = None,
     run_dir: RunDirOption = None,
     device: DeviceOption = "cpu",
+    download: DownloadOption = False,
 ) -> None:
     """Train the supernet of a study, or what is left of that, and print the study's name; no trial is run."""
     from spikesearch.study.runner import open_session
 
-    session = open_session(what, storage=storage, study_name=study_name, run_dir=run_dir, device=device)
+    session = open_session(
+        what, storage=storage, study_name=study_name, run_dir=run_dir, device=device, download=download
+    )
     session.train()
     print(session.study.study_name)
 

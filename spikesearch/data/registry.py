@@ -70,18 +70,21 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def load_data(config: DataConfig, *, seed: int, base_dir: Path = Path()) -> DataBundle:
+def load_data(config: DataConfig, *, seed: int, base_dir: Path = Path(), download: bool = False) -> DataBundle:
     """Read data, divide it and say what a network needs to know of it.
 
     Args:
         config: The ``data`` section of a study file.
         seed: Seed of the division, unless ``data.splits.seed`` is set.
         base_dir: Folder that a relative ``data.path`` is looked for in first; then the working directory.
+        download: Fetch what is missing, if the kind of data can be fetched, as if ``data.download`` were true.
 
     Raises:
         DataNotFoundError: If ``data.path`` does not exist.
         DataError: If the data cannot be used; the message names the file.
     """
+    if download and hasattr(config, "download"):
+        config = config.model_copy(update={"download": True})
     source = _load_source(config, base_dir)
     indices = split_indices(
         source.labels,

@@ -132,6 +132,7 @@ def create_recipe_study(
     storage: str | None = None,
     study_name: str | None = None,
     load_if_exists: bool = False,
+    download: bool = False,
 ) -> optuna.Study:
     """Create a study of recipes; its first trial, the study file's own recipe, waits to be run.
 
@@ -143,6 +144,7 @@ def create_recipe_study(
         storage: Storage URL, as for :func:`spikesearch.create_study`; also that of the study of architectures.
         study_name: By default the study's name with ``-recipe``.
         load_if_exists: Return a study that exists, provided that it is about the same.
+        download: As for :func:`spikesearch.run_study`.
 
     Raises:
         StudyError: If the study exists, or there is nothing to inherit from.
@@ -161,7 +163,7 @@ def create_recipe_study(
         arch = find_trial(load_study(target.name, storage=store.storage), trial).architecture
     target.config.space.search_space().check(arch)
     about = RecipeStudy(target.config, arch, source, target.name)
-    data = prepare.load_data_of(target.config)
+    data = prepare.load_data_of(target.config, download=download)
     if source == "inherited" and not target.exists:
         raise StudyError(
             f"There is no study {target.name!r} to inherit weights from; train from scratch (--from scratch)."
