@@ -253,7 +253,9 @@ def load_study_file(path: str | os.PathLike[str]) -> StudyConfig:
     """
     path = user_path(path, "The study file", ConfigError)
     if path.is_dir():
-        raise ConfigError(f"{path} is a folder, but a study file was expected.")
+        raise ConfigError(
+            f"{path} is a folder, but a study file was expected; `spikesearch study init` writes one for your data."
+        )
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -328,6 +330,8 @@ def find_study_file(name_or_path: str | os.PathLike[str]) -> Path:
     name = os.fspath(name_or_path)
     if name in shipped:
         return shipped[name]
+    if path.is_dir() and name:
+        return path  # to be refused as what it is
     known = ", ".join(shipped) or "none"
     raise ConfigNotFoundError(
         f"There is no study file {name!r}, neither as a path nor as a shipped one ({known})"

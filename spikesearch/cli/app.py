@@ -87,7 +87,8 @@ def _run_command() -> int:
             error.show()
             return MISTAKE
         command = error.ctx.command_path if error.ctx is not None else "spikesearch"
-        return _complain(f"{error.format_message()} See {command} --help.")
+        message = error.format_message().replace("Value error, ", "").rstrip(".")  # pydantic's words, in newer typers
+        return _complain(f"{message}. See {command} --help.")
     except (KeyboardInterrupt, typer.Abort):
         print("spikesearch: interrupted; the same command goes on from here.", file=sys.stderr)
         return INTERRUPTED

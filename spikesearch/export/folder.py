@@ -24,6 +24,7 @@ from spikesearch.train.checkpoint import tensors_hash, weights_hash
 
 FORMAT = "spikesearch-network"
 FORMAT_VERSION = 1
+_ADVICE = "choose another --output, or remove it."
 WEIGHTS, FACTS, CARD = "model.safetensors", "model.json", "README.md"
 
 
@@ -187,26 +188,35 @@ def _swap(new: Path, folder: Path, old: Path) -> None:
         raise StorageError(f"Cannot write {folder}: {error.strerror}. Choose a folder that is writable.") from error
 
 
-def _refuse_other(folder: Path, described: Mapping[str, Any]) -> None:
+def network_in(folder: Path) -> dict[str, Any] | None:
+    """Return the ``model.json`` of a folder that a network shall be written to; ``None`` if there is nothing yet.
+
+    Raises:
+        ExportError: If there is something other than a network.
+    """
     if not folder.exists():
-        return
-    advice = "choose another --output, or remove it."
+        return None
     if not folder.is_dir():
-        raise ExportError(f"{folder} is a file; {advice}")
-    files = sorted(path.name for path in folder.iterdir())
-    if not files:
-        return
+        raise ExportError(f"{folder} is a file; {_ADVICE}")
+    if next(folder.iterdir(), None) is None:
+        return None
     try:
-        before = read_facts(folder)
+        return read_facts(folder)
     except CheckpointError:
-        raise ExportError(f"{folder} is not empty and holds no network of spikesearch; {advice}") from None
+        raise ExportError(f"{folder} is not empty and holds no network of spikesearch; {_ADVICE}") from None
+
+
+def _refuse_other(folder: Path, described: Mapping[str, Any]) -> None:
+    before = network_in(folder)
+    if before is None:
+        return
     if any(before.get(key) != described.get(key) for key in ("weights_hash", "architecture", "model")):
-        raise ExportError(f"{folder} holds another network; {advice}")
+        raise ExportError(f"{folder} holds another network; {_ADVICE}")
     if before.get("files") != described["files"]:
-        raise ExportError(f"{folder} holds the same network in another format; {advice}")
-    foreign = [name for name in files if name not in described["files"]]
+        raise ExportError(f"{folder} holds the same network in another format; {_ADVICE}")
+    foreign = sorted(path.name for path in folder.iterdir() if path.name not in described["files"])
     if foreign:
-        raise ExportError(f"{folder} also holds {foreign[0]}, which would be lost; {advice}")
+        raise ExportError(f"{folder} also holds {foreign[0]}, which would be lost; {_ADVICE}")
 
 
 def _build(path: Path, facts: Mapping[str, Any]) -> Spikformer:

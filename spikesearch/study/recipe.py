@@ -169,7 +169,9 @@ def create_recipe_study(
             f"There is no study {target.name!r} to inherit weights from; train from scratch (--from scratch)."
         )
     about.start(store, data, "cpu")  # whatever is missing is found before anything is written
-    return _create(store, check_name(study_name or f"{target.name}-recipe"), about, data, load_if_exists)
+    return _create(
+        store, check_name(f"{target.name}-recipe" if study_name is None else study_name), about, data, load_if_exists
+    )
 
 
 def _create(store: Store, name: str, about: RecipeStudy, data: DataBundle, load_if_exists: bool) -> optuna.Study:

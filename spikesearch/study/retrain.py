@@ -130,7 +130,10 @@ def retrain_subnet(
     if source is not None and source not in get_args(_source_type()):
         raise StudyError(f"`source` must be 'inherited' or 'scratch', but got {source!r}.")
     if output is not None:  # before hours of training
+        from spikesearch.export.folder import network_in
+
         output = user_path(output, "`output`")
+        network_in(output)
     config = trained.config.train if recipe is None else recipe
     with expect_study(trained.store, trained.study.study_name):
         trial = find_trial(trained.study, number)

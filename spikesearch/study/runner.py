@@ -189,7 +189,7 @@ def _resolve(
     if isinstance(what, str) and study_name is None and store.has(what):
         return Target(what, provenance.stored_config(find_study(store, what)), None, exists=True), store
     config = what if isinstance(what, StudyConfig) else load_study_file(find_study_file(what))
-    name = check_name(study_name or config.name)
+    name = check_name(config.name if study_name is None else study_name)
     return Target(name, config, None, exists=store.has(name)), store
 
 

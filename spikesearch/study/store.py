@@ -123,7 +123,7 @@ def create_study(
         StudyError: If the study exists, or may not be continued with ``config``.
         StorageError: If the storage cannot be opened.
     """
-    name = check_name(study_name or config.name)
+    name = check_name(config.name if study_name is None else study_name)
     store = open_store(storage, from_file=config.storage)
     with store.locked(name):
         if store.has(name):

@@ -76,6 +76,18 @@ def test_a_missing_study_file(tmp_path: Path, cli: Cli, command: tuple[str, ...]
     assert left(tmp_path) == []
 
 
+@pytest.mark.parametrize("command", [("study", "create"), ("study", "run"), ("data", "check")])
+def test_a_folder_instead_of_a_study_file(tmp_path: Path, cli: Cli, command: tuple[str, str]) -> None:
+    (tmp_path / "leaves").mkdir()
+    assert (
+        "leaves is a folder, but a study file was expected; `spikesearch study init`"
+        in cli(*command, "leaves").complaint
+    )
+    (tmp_path / "leaves").rmdir()
+    assert "'leaves'" in cli(*command, "leaves").complaint
+    assert "''" in cli(*command, "").complaint
+
+
 def test_images_of_a_wrong_size(tmp_path: Path, cli: Cli) -> None:
     from PIL import Image
 
@@ -158,9 +170,9 @@ def test_a_data_path_that_the_system_refuses(tmp_path: Path, cli: Cli, data: dic
 def test_an_output_that_cannot_be_written(finished: Path, cli: Cli) -> None:
     before = set(left(finished))
     for command in (("extract",), ("export",), ("retrain", "--epochs", 1)):
-        for path in (LONG, "~nosuchuser/x"):
+        for path in (LONG, "~nosuchuser/x", "tiny.yaml", "runs"):
             result = cli("subnet", *command, "tiny", "--trial", 0, "--output", path)
-            assert re.search("cannot be used as a path", result.complaint)
+            assert re.search("cannot be used as a path|is a file|holds no network", result.complaint)
     for path in (LONG, ".", "report.png", "/"):
         result = cli("study", "report", "tiny", "--output", path)
         assert re.search("cannot be used as a path|must be a Markdown file", result.complaint)
@@ -215,8 +227,10 @@ def test_a_name_that_means_two_things(tmp_path: Path, cli: Cli) -> None:
         (("--device", "cuda:99"), "`device` 'cuda:99' is not available"),
         (("--study-name", "a/b"), "`study_name` must start with"),
         (("--n-trials", "many"), "--n-trials"),
-        (("--nothing",), "--nothing"),
-        (("-f", "xml"), "'xml' is not one of"),
+        (("--study-name", ""), "`study_name` must start with"),
+        (("--nothing",), "--nothing. See spikesearch study run --help."),
+        (("another",), "(another). See spikesearch study run --help."),
+        (("-f", "xml"), "Invalid value for '--format' / '-f': 'xml' is not one of"),
     ],
 )
 def test_wrong_options(tmp_path: Path, cli: Cli, arguments: tuple[object, ...], expected: str) -> None:
