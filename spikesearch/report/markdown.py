@@ -31,13 +31,14 @@ def write_report(trained: Trained, output: Path) -> None:
     output = user_path(output, "`output`")
     if not output.name or output.suffix == ".png":
         raise StudyError(f"`output` must be a Markdown file such as report.md, but got {str(output)!r}.")
-    picture: Path | None = output.with_suffix(".png")
+    picture, drawn = output.with_suffix(".png"), None
     try:
-        atomic_write_bytes(output.with_suffix(".png"), pareto_figure(trained.results()))
+        drawn = pareto_figure(trained.results())
     except MissingDependencyError as error:
         _log.warning("The report has no picture. %s", error)
-        picture = None
-    atomic_write_text(output, study_report(trained, picture=picture.name if picture else None))
+    atomic_write_text(output, study_report(trained, picture=picture.name if drawn else None))
+    if drawn:
+        atomic_write_bytes(picture, drawn)
 
 
 def study_report(trained: Trained, *, picture: str | None = None) -> str:

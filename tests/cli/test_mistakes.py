@@ -173,9 +173,9 @@ def test_an_output_that_cannot_be_written(finished: Path, cli: Cli) -> None:
         for path in (LONG, "~nosuchuser/x", "tiny.yaml", "runs"):
             result = cli("subnet", *command, "tiny", "--trial", 0, "--output", path)
             assert re.search("cannot be used as a path|is a file|holds no network", result.complaint)
-    for path in (LONG, ".", "report.png", "/"):
+    for path in (LONG, ".", "report.png", "/", "runs"):
         result = cli("study", "report", "tiny", "--output", path)
-        assert re.search("cannot be used as a path|must be a Markdown file", result.complaint)
+        assert re.search("cannot be used as a path|must be a Markdown file|Cannot write runs", result.complaint)
     assert {path for path in left(finished) if not path.startswith("spikesearch.db-")} == before
 
 
