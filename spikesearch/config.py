@@ -7,18 +7,18 @@ searched. Every key but a few has a default; :meth:`StudyConfig.to_dict` shows a
 from __future__ import annotations
 
 import os
-import types
-import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from spikesearch.architecture import Residual
-from spikesearch.data_config import DataConfig, Section, kinds
+from spikesearch.config_messages import explain, show
+from spikesearch.data_config import DataConfig, Section
 from spikesearch.errors import ConfigError, ConfigNotFoundError, did_you_mean
+from spikesearch.io import user_path
 from spikesearch.space import SearchSpace
 
 SCHEMA_VERSION = 1
@@ -229,10 +229,10 @@ class StudyConfig(Section):
             ConfigError: If a key is unknown or missing, or a value impossible.
         """
         if not isinstance(data, Mapping):
-            raise ConfigError(f"{where}: a study file must be a mapping of keys, but got {_show(data)}.")
+            raise ConfigError(f"{where}: a study file must be a mapping of keys, but got {show(data)}.")
         version = data.get("schema_version", SCHEMA_VERSION)
         if type(version) is not int or version < 1:
-            raise ConfigError(f"{where}: `schema_version` must be a whole number from 1, but got {_show(version)}.")
+            raise ConfigError(f"{where}: `schema_version` must be a whole number from 1, but got {show(version)}.")
         if version > SCHEMA_VERSION:
             raise ConfigError(
                 f"{where}: `schema_version` {version} is newer than this spikesearch understands ({SCHEMA_VERSION}); "
@@ -257,9 +257,11 @@ def load_study_file(path: str | os.PathLike[str]) -> StudyConfig:
         ConfigNotFoundError: If there is no such file.
         ConfigError: If it is not YAML, or a key or value is wrong.
     """
-    path = Path(path)
+    path = user_path(path, "The study file", ConfigError)
     if path.is_dir():
-        raise ConfigError(f"{path} is a folder, but a study file was expected.")
+        raise ConfigError(
+            f"{path} is a folder, but a study file was expected; `spikesearch study init` writes one for your data."
+        )
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -285,14 +287,26 @@ def resolve_path(path: str | None, base_dir: Path) -> Path | None:
     Args:
         path: As written in a study file; ``~`` and environment variables are expanded.
         base_dir: Looked in first, before the working directory.
+
+    Raises:
+        ConfigError: If the operating system refuses the path.
     """
     if not path:
         return None
-    expanded = Path(os.path.expandvars(path)).expanduser()
+    expanded = expand_path(path)
     for candidate in (base_dir / expanded, Path.cwd() / expanded):
         if candidate.exists():
             return candidate.resolve()
     return None
+
+
+def expand_path(path: str, key: str = "data.path") -> Path:
+    """Return the path that a key of a study file means; ``~`` and environment variables are expanded.
+
+    Raises:
+        ConfigError: If the operating system refuses the path.
+    """
+    return user_path(os.path.expandvars(path), f"`{key}`", ConfigError)
 
 
 def shipped_study_files() -> dict[str, Path]:
@@ -313,94 +327,22 @@ def find_study_file(name_or_path: str | os.PathLike[str]) -> Path:
 
     Raises:
         ConfigNotFoundError: If there is neither; the message names the nearest id.
+        ConfigError: If the operating system refuses the path.
     """
-    path = Path(name_or_path)
+    path = user_path(name_or_path, "The study file", ConfigError)
     if path.is_file():
         return path
     shipped = shipped_study_files()
     name = os.fspath(name_or_path)
     if name in shipped:
         return shipped[name]
+    if path.is_dir() and name:
+        return path  # to be refused as what it is
     known = ", ".join(shipped) or "none"
     raise ConfigNotFoundError(
         f"There is no study file {name!r}, neither as a path nor as a shipped one ({known})"
         f"{did_you_mean(name, shipped)}"
     )
-
-
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """Say in one line what the first error of a validation is: the key, what was expected and what was got.
-
-    Args:
-        error: What pydantic raised.
-        model: The model that was validated.
-    """
-    errors = error.errors(include_url=False)
-    # An unknown key is most often the misspelling of the key that is then missing: say the former.
-    first = min(errors, key=lambda item: item["type"] != "extra_forbidden")
-    loc = _without_tags(first["loc"])
-    key = _dotted(loc)
-    kind, got = first["type"], first["input"]
-    if kind == "extra_forbidden":
-        known = _known_keys(model, first["loc"][:-1])
-        where = f"`{_dotted(loc[:-1])}` has" if len(loc) > 1 else "there is"
-        message = f"{where} no key {str(loc[-1])!r}{did_you_mean(str(loc[-1]), known)}"
-        return message if "did you mean" in message else f"{message}; known keys are {', '.join(known)}"
-    if kind == "missing":
-        return f"`{key}` is missing."
-    if kind == "union_tag_not_found":
-        return f"`{key}.kind` is missing; it must be one of {', '.join(kinds())}."
-    if kind == "union_tag_invalid":
-        wrong = str(first["ctx"]["tag"])
-        return f"`{key}.kind` must be one of {', '.join(kinds())}, but got {wrong!r}{did_you_mean(wrong, kinds())}"
-    if kind == "value_error":
-        message = str(first["ctx"]["error"])
-        return f"`{key}` {message}" if message.startswith(("must", "may")) else f"{key}: {message}" if key else message
-    if kind in {"model_type", "model_attributes_type", "dict_type"}:
-        return f"`{key}` must be a mapping of keys, but got {_show(got)}."
-    if kind == "string_pattern_mismatch":
-        return f"`{key}` must be letters, digits, dots, dashes and underscores, but got {_show(got)}."
-    expected = first["msg"].removeprefix("Input should ").removeprefix("be ").partition(", unable to parse")[0]
-    return f"`{key}` must be {expected[0].lower()}{expected[1:]}, but got {_show(got)}."
-
-
-def _without_tags(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    # pydantic inserts the discriminator's value after `data`
-    return (*loc[:1], *loc[2:]) if len(loc) > 1 and loc[0] == "data" and loc[1] in kinds() else loc
-
-
-def _dotted(loc: tuple[int | str, ...]) -> str:
-    text = ""
-    for part in loc:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
-
-
-def _known_keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    current: Any = model
-    for part in loc:
-        if isinstance(part, str) and part in kinds() and not _is_model(current):
-            current = kinds()[part]
-        elif _is_model(current) and part in current.model_fields:
-            current = _model_of(current.model_fields[part].annotation)
-    return list(current.model_fields) if _is_model(current) else []
-
-
-def _is_model(candidate: Any) -> bool:
-    return isinstance(candidate, type) and issubclass(candidate, BaseModel)
-
-
-def _model_of(annotation: Any) -> Any:
-    # `Model | None` stands for Model; the union of data kinds stays as it is until its tag is known
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        models = [part for part in typing.get_args(annotation) if _is_model(part)]
-        return models[0] if len(models) == 1 else annotation
-    return annotation
-
-
-def _show(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 class _Loader(yaml.SafeLoader):

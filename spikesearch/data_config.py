@@ -6,12 +6,14 @@ Kept apart from :mod:`spikesearch.config` because every kind has its own keys; n
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
+PathText = Annotated[str, Field(min_length=1)]
 
 
 class Section(BaseModel):
@@ -25,16 +27,34 @@ class Section(BaseModel):
         if isinstance(data, dict):
             for name, value in data.items():
                 field = cls.model_fields.get(name)
-                if isinstance(value, bool) and field is not None and _is_number(field.annotation):
-                    raise ValueError(f"`{name}` must be a number, but got {value!r}.")
+                if field is not None and _is_number(field.annotation):
+                    for place, number in _leaves(value):
+                        if isinstance(number, bool) and (place or not _is_collection(field.annotation)):
+                            raise ValueError(f"`{name}{place}` must be a number, but got {number!r}.")
         return data
 
 
 def _is_number(annotation: Any) -> bool:
-    # int, Annotated[float, ...], int | None, ...; not bool | None, not Literal
+    # int, Annotated[float, ...], int | None, tuple[int, ...], dict[str, float]; not bool | None, not Literal
     return annotation in (int, float) or (
         get_origin(annotation) is not Literal and any(_is_number(part) for part in get_args(annotation))
     )
+
+
+def _is_collection(annotation: Any) -> bool:
+    return get_origin(annotation) in (tuple, list, dict) or any(_is_collection(part) for part in get_args(annotation))
+
+
+def _leaves(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what lists and mappings hold, and where."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from ((f".{key}{place}", leaf) for place, leaf in _leaves(part))
+    elif isinstance(value, list | tuple):
+        for index, part in enumerate(value):
+            yield from ((f"[{index}]{place}", leaf) for place, leaf in _leaves(part))
+    else:
+        yield "", value
 
 
 class SplitConfig(Section):
@@ -170,7 +190,7 @@ class ImageFolderData(_ImageData):
     """
 
     kind: Literal["image-folder"]
-    path: str
+    path: PathText
     image_size: Annotated[int, Field(ge=4)] | None = None
     color: Literal["auto", "rgb", "grey"] = "auto"
     skip_unreadable: bool = False
@@ -185,7 +205,7 @@ class IdxData(_ImageData):
     """
 
     kind: Literal["idx"]
-    path: str
+    path: PathText
 
 
 class TorchvisionData(_ImageData):
@@ -197,7 +217,7 @@ class TorchvisionData(_ImageData):
     """
 
     kind: Literal["cifar10", "cifar100"]
-    path: str
+    path: PathText
     download: bool = False
 
 
@@ -216,13 +236,13 @@ class _EventData(Section):
         skip_unreadable: Leave out recordings that cannot be used (they are reported) instead of stopping.
     """
 
-    path: str
+    path: PathText
     frames: Annotated[int, Field(ge=1, le=256)]
     split_by: Literal["number", "time"] = "number"
     frame_ms: Annotated[float, Field(gt=0)] | None = None
     downsample: Annotated[int, Field(ge=1, le=16)] = 1
     memory_mb: Annotated[int, Field(ge=0)] = 2048
-    cache: str | None = None
+    cache: PathText | None = None
     skip_unreadable: bool = False
     splits: SplitConfig = SplitConfig()
     augment: EventAugment | None = None

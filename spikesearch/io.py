@@ -1,14 +1,41 @@
-"""Writing files so that a crash never leaves half of one."""
+"""Paths that users give, and writing files so that a crash never leaves half of one."""
 
 from __future__ import annotations
 
 import json
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from spikesearch.errors import StorageError
+from spikesearch.errors import SpikesearchError, StorageError
+
+
+def user_path(path: str | os.PathLike[str], what: str, error: type[SpikesearchError] = StorageError) -> Path:
+    """Return a path that a user gave, with ``~`` expanded; a file that is merely missing is none of its concern.
+
+    Args:
+        path: As it was given.
+        what: What it is, for the message, such as ``--output``.
+        error: Raised if the operating system refuses the path.
+
+    Raises:
+        SpikesearchError: As ``error``, for a name that is too long, an unknown user, a folder that is closed to us.
+    """
+    try:
+        expanded = Path(path).expanduser()
+        for name in expanded.parts:  # below a folder that is missing, nobody would look at the length of a name
+            with suppress(FileNotFoundError):
+                Path(name).lstat()
+        with suppress(FileNotFoundError, NotADirectoryError):
+            expanded.stat()
+    except (OSError, RuntimeError, ValueError) as problem:
+        shown = repr(os.fspath(path))
+        shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
+        reason = str(getattr(problem, "strerror", None) or problem).rstrip(".")
+        raise error(f"{what} {shown} cannot be used as a path: {reason}.") from None
+    return expanded
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:

@@ -1,15 +1,19 @@
-"""What every test shares: seeds, threads, real data, and how hypothesis works here."""
+"""What every test shares: seeds, threads, real data, the command line as a function, and how hypothesis works here."""
 
 from __future__ import annotations
 
 import os
 import random
 import signal
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
 import numpy as np
 import pytest
+
+from tests.commands import Result
 
 pytest.register_assert_rewrite("optuna.testing.pytest_samplers")
 
@@ -72,3 +76,30 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder} does not exist (set SPIKESEARCH_DATA to the folder that holds it)")
     return folder
+
+
+@pytest.fixture
+def cli_folder(tmp_path: Path) -> Path:
+    """Where `cli` runs commands; a module overrides it to run them elsewhere."""
+    return tmp_path
+
+
+@pytest.fixture
+def cli(
+    cli_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Result]]:
+    """Run the command line in this process, in ``cli_folder``."""
+    from spikesearch.cli import app
+
+    monkeypatch.chdir(cli_folder)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["spikesearch", *(str(argument) for argument in arguments)])
+        capsys.readouterr()
+        status = app._run()
+        captured = capsys.readouterr()
+        return Result(status, captured.out, captured.err)
+
+    yield run
+    signal.signal(signal.SIGTERM, before)

@@ -93,6 +93,14 @@ def test_defaults_are_resolved_and_the_dictionary_is_loss_free() -> None:
             "`schema_version` 2 is newer than this spikesearch understands (1); upgrade spikesearch.",
         ),
         ("storage", 7, "`storage` must be a valid string, but got 7."),
+        ("space.time_steps", [True, 2], "`time_steps[0]` must be a number, but got True."),
+        ("space.time_steps", True, "`space.time_steps` must be a valid list, but got True."),
+        ("model.pool_stages", [2, True], "`pool_stages[1]` must be a number, but got True."),
+        ("constraints", {"energy_uJ": True}, "`constraints.energy_uJ` must be a number, but got True."),
+        ("constraints", True, "`constraints` must be a mapping of keys, but got True."),
+        ("space.depths", [1.5], "`space.depths[0]` must be a valid integer, but got 1.5."),
+        ("name", "a" * 101, "`name` must have at most 100 characters, but got 'aaa"),
+        ("data", {"kind": "idx", "path": ""}, "`data.path` must not be empty."),
     ],
 )
 def test_a_wrong_key_or_value_is_named(path: str, value: Any, message: str) -> None:
@@ -119,6 +127,23 @@ def test_a_wrong_key_or_value_is_named(path: str, value: Any, message: str) -> N
 def test_every_kind_has_its_own_keys(data: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=r".*") as caught:
         StudyConfig.from_dict({**MINIMAL, "data": {"kind": "image-folder", "path": "x", **data}})
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1: 2", "there is the key 1, but a key must be text"),
+        ("on: 2", "there is the key True, but a key must be text"),
+        ("null: 2", "there is the key None, but a key must be text"),
+        ("train: {epochs: 1, 1.5: 2}", "`train` has the key 1.5, but a key must be text"),
+        ("data: {kind: digits, augment: {1: 2}}", "`data.augment` has the key 1, but a key must be text"),
+        ("constraints: {1: 2}", "`constraints` has the key 1, but a key must be text"),
+    ],
+)
+def test_a_key_that_yaml_does_not_read_as_text_is_named(text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        StudyConfig.from_dict({**MINIMAL, **yaml.safe_load(text)})
     assert message in str(caught.value)
 
 
@@ -205,6 +230,13 @@ def test_a_data_path_is_looked_for_beside_the_file_then_in_the_working_directory
     monkeypatch.setenv("MY_IMAGES", str(tmp_path / "here"))
     assert resolve_path("$MY_IMAGES/images", tmp_path) == tmp_path / "here" / "images"
     assert resolve_path(None, tmp_path) is None
+
+
+@pytest.mark.parametrize("path", ["a" * 300, "a\0b", "~nosuchuser/mine.yaml"])
+def test_a_path_that_the_system_refuses_is_named(path: str) -> None:
+    for read in (load_study_file, find_study_file, lambda path: resolve_path(path, Path())):
+        with pytest.raises(ConfigError, match="cannot be used as a path"):
+            read(path)
 
 
 # --- shipped study files ----------------------------------------------------------------------------------------------

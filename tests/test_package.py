@@ -78,6 +78,11 @@ def test_what_needs_no_torch_does_not_import_it(statement: str) -> None:
     assert python(code) == "[]"
 
 
+def test_loading_a_supernet_does_not_import_timm() -> None:
+    code = "from spikesearch.train import load_supernet; import sys; print('timm' in sys.modules)"
+    assert python(code) == "False"
+
+
 def test_import_alone_loads_neither_optuna_nor_numpy() -> None:
     code = "import spikesearch, sys; print(sorted({'numpy', 'optuna', 'pydantic', 'torch'} & set(sys.modules)))"
     assert python(code) == "[]"

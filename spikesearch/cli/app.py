@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
 import sys
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, TextIO
 
 import typer
 
 from spikesearch.cli import dashboard, data, doctor, study, subnet, supernet
 from spikesearch.errors import SpikesearchError
 
-MISTAKE, INTERRUPTED = 2, 130
+BROKEN_PIPE, MISTAKE, INTERRUPTED = 1, 2, 130
 # Newer typers bring a click of their own, so that the class cannot be imported from one place.
 _UsageError: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "UsageError")
 
@@ -60,6 +62,22 @@ def main() -> None:
 
 def _run() -> int:
     signal.signal(signal.SIGTERM, _terminate)  # a batch system's way to say Ctrl-C
+    _open_closed_streams()
+    try:
+        status = _run_command()
+        sys.stdout.flush()  # what is only buffered may still not arrive
+        return status
+    except BrokenPipeError:  # `spikesearch study list | head`
+        _discard(sys.stdout)
+        return BROKEN_PIPE
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        _discard(sys.stdout)
+        return _complain(f"Cannot write {error.filename or 'the result'}: {error.strerror}. Make room and try again.")
+
+
+def _run_command() -> int:
     try:
         return int(app(prog_name="spikesearch", standalone_mode=False) or 0)
     except SpikesearchError as error:
@@ -69,13 +87,11 @@ def _run() -> int:
             error.show()
             return MISTAKE
         command = error.ctx.command_path if error.ctx is not None else "spikesearch"
-        return _complain(f"{error.format_message()} See {command} --help.")
+        message = error.format_message().replace("Value error, ", "").rstrip(".")  # pydantic's words, in newer typers
+        return _complain(f"{message}. See {command} --help.")
     except (KeyboardInterrupt, typer.Abort):
         print("spikesearch: interrupted; the same command goes on from here.", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # `spikesearch study list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:
         message = _storage_failure(error)
         if message is None:
@@ -84,8 +100,23 @@ def _run() -> int:
 
 
 def _complain(message: str) -> int:
-    print(f"spikesearch: error: {' '.join(message.split())}", file=sys.stderr)
+    try:
+        print(f"spikesearch: error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    except OSError:  # full as well
+        _discard(sys.stderr)
     return MISTAKE
+
+
+def _open_closed_streams() -> None:
+    """Give the streams that the caller closed (``>&-``) somewhere to go, before a database gets their number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - for the life of the process
+
+
+def _discard(stream: TextIO) -> None:
+    # or the interpreter would try to write the rest when it ends, and fail aloud
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _storage_failure(error: Exception) -> str | None:

@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-from spikesearch.cli.output import Format, FormatOption, print_structure, print_table
+from spikesearch.cli.output import DownloadOption, Format, FormatOption, print_structure, print_table
+
+SKIPPED_SHOWN = 20
 
 app = typer.Typer(
     help="Which data there can be, and whether yours can be used.", no_args_is_help=True, rich_markup_mode=None
@@ -31,6 +33,7 @@ def list_(chosen: FormatOption = Format.table) -> None:
 @app.command()
 def check(
     study_file: Annotated[str, typer.Argument(help="A study file, or the id of a shipped one.")],
+    download: DownloadOption = False,
     chosen: FormatOption = Format.table,
 ) -> None:
     """Read all data of a study file and say what was found, and what is worth a second look."""
@@ -38,7 +41,7 @@ def check(
     from spikesearch.data.check import check_data
 
     config = load_study_file(find_study_file(study_file))
-    found = check_data(config.data, seed=config.seed)
+    found = check_data(config.data, seed=config.seed, download=download)
     if chosen is Format.value:
         print(found["fingerprint"])
     elif chosen is Format.table:
@@ -49,6 +52,10 @@ def check(
         print_table("Splits", ("split", "images", "fewest per class", "most per class"), rows)
         for note in found["notes"]:
             print(note)
+        for skipped in found["skipped"][:SKIPPED_SHOWN]:
+            print(f"Unusable: {skipped}")
+        if len(found["skipped"]) > SKIPPED_SHOWN:
+            print(f"... and {len(found['skipped']) - SKIPPED_SHOWN} more, which -f json lists.")
         for warning in found["warnings"]:
             print(f"Warning: {warning}")
     else:

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from spikesearch.cli.output import DeviceOption, Format, FormatOption, RunDirOption, StorageOption, print_structure
-from spikesearch.cli.study import NameArgument, _quiet_optuna
+from spikesearch.cli.output import (
+    DeviceOption,
+    Format,
+    FormatOption,
+    RunDirOption,
+    StorageOption,
+    print_structure,
+    quiet_optuna,
+)
+from spikesearch.cli.study import NameArgument
 
 
 def doctor(
@@ -17,7 +25,7 @@ def doctor(
     from spikesearch.study.doctor import diagnose
     from spikesearch.study.trained import open_trained
 
-    _quiet_optuna()
+    quiet_optuna()
     findings = diagnose(open_trained(name, storage=storage, run_dir=run_dir, device=device))
     if chosen is Format.value:
         for finding in findings:

@@ -1,4 +1,4 @@
-"""Formats of results on stdout."""
+"""Options that commands share, and formats of results on stdout."""
 
 from __future__ import annotations
 
@@ -40,7 +40,17 @@ RunDirOption = Annotated[
     str | None, typer.Option(help="Folder of the study's files; by default runs/<study> beside the SQLite file.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="Where to compute: cpu or cuda.")]
+DownloadOption = Annotated[
+    bool, typer.Option("--download", help="Fetch missing data of a kind that can be fetched (see data list).")
+]
 TrialOption = Annotated[int | None, typer.Option(help="Number of a trial; by default the recommended one.")]
+
+
+def quiet_optuna() -> None:
+    """Let Optuna only warn: it would tell of every trial on stderr."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def print_structure(data: Any, chosen: Format) -> None:

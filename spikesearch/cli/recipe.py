@@ -60,6 +60,7 @@ def create_recipe(
     storage: str | None,
     study_name: str | None,
     skip_if_exists: bool,
+    download: bool,
 ) -> str:
     """Create a study of recipes and return its name."""
     from spikesearch.study.recipe import create_recipe_study, read_architecture
@@ -72,6 +73,7 @@ def create_recipe(
         storage=storage,
         study_name=study_name,
         load_if_exists=skip_if_exists,
+        download=download,
     )
     return study.study_name
 

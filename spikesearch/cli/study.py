@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from spikesearch.cli.output import (
     DeviceOption,
+    DownloadOption,
     Format,
     FormatOption,
     RunDirOption,
@@ -17,6 +19,7 @@ from spikesearch.cli.output import (
     print_study,
     print_table,
     print_trial,
+    quiet_optuna,
 )
 from spikesearch.cli.recipe import (
     ArchOption,
@@ -29,6 +32,7 @@ from spikesearch.cli.recipe import (
     refuse_recipe_options,
     shown_recipes,
 )
+from spikesearch.errors import StudyError
 
 app = typer.Typer(help="Create, run and read studies.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -37,10 +41,10 @@ NameOption = Annotated[str | None, typer.Option(help="Name of the study, instead
 
 
 @app.callback()
-def _quiet_optuna() -> None:
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+def before_command() -> None:
+    """Prepare what the command will import, unless only its help is wanted."""
+    if "--help" not in sys.argv:  # the context no longer knows the arguments of the command
+        quiet_optuna()
 
 
 @app.command()
@@ -53,6 +57,7 @@ def create(
     trial: RecipeTrialOption = None,
     arch: ArchOption = None,
     source: SourceOption = None,
+    download: DownloadOption = False,
 ) -> None:
     """Create a study and print its name; nothing is trained yet."""
     if kind is Kind.recipe:
@@ -64,6 +69,7 @@ def create(
             storage=storage,
             study_name=study_name,
             skip_if_exists=skip_if_exists,
+            download=download,
         )
         print(name)
         return
@@ -73,7 +79,7 @@ def create(
     from spikesearch.study.prepare import load_data_of, new_supernet
 
     config = load_study_file(find_study_file(study_file))
-    new_supernet(config, load_data_of(config))  # wrong data are found before anything is written
+    new_supernet(config, load_data_of(config, download=download))  # wrong data are found before anything is written
     study = create_study(config, storage=storage, study_name=study_name, load_if_exists=skip_if_exists)
     print(study.study_name)
 
@@ -84,12 +90,17 @@ def run(
     storage: StorageOption = None,
     study_name: NameOption = None,
     n_trials: Annotated[
-        int | None, typer.Option(help="Further trials; by default what the study file asks for.")
+        int | None,
+        typer.Option(
+            help="Add so many COMPLETE trials, shared by the workers of this call; by default, as many as the study "
+            "lacks of search.n_trials in the study file."
+        ),
     ] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds of search; training does not count.")] = None,
     workers: Annotated[int, typer.Option(help="Processes that score trials.")] = 1,
     run_dir: RunDirOption = None,
     device: DeviceOption = "cpu",
+    download: DownloadOption = False,
     chosen: FormatOption = Format.table,
 ) -> None:
     """Train the supernet and search it, or do what is left of that; then print the Pareto front."""
@@ -99,6 +110,7 @@ def run(
         "timeout": timeout,
         "run_dir": run_dir,
         "device": device,
+        "download": download,
     }
     if study_name is None and ran_recipes(what, chosen, workers=workers, **options):
         return
@@ -234,6 +246,8 @@ def delete(
 
     find_study(open_store(storage, create=False), name)
     if not yes:
+        if not sys.stdin.isatty():
+            raise StudyError("Without a terminal nobody can be asked, so nothing was deleted; give --yes.")
         typer.confirm(f"Delete the study {name!r} with its trials and its supernet?", abort=True, err=True)
     delete_study(name, storage=storage)
     print(name)

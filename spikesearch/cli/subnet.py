@@ -19,10 +19,10 @@ from spikesearch.cli.output import (
     print_structure,
 )
 from spikesearch.cli.recipe import SourceOption
-from spikesearch.cli.study import NameArgument, _quiet_optuna
+from spikesearch.cli.study import NameArgument, before_command
 
 app = typer.Typer(help="Take one architecture out of a study.", no_args_is_help=True, rich_markup_mode=None)
-app.callback()(_quiet_optuna)
+app.callback()(before_command)
 
 
 class SplitChoice(StrEnum):

@@ -8,6 +8,7 @@ import typer
 
 from spikesearch.cli.output import (
     DeviceOption,
+    DownloadOption,
     Format,
     FormatOption,
     RunDirOption,
@@ -16,12 +17,12 @@ from spikesearch.cli.output import (
     print_structure,
     print_table,
 )
-from spikesearch.cli.study import NameArgument, NameOption, _quiet_optuna
+from spikesearch.cli.study import NameArgument, NameOption, before_command
 
 app = typer.Typer(
     help="Train a study's supernet, look at it, measure its fidelity.", no_args_is_help=True, rich_markup_mode=None
 )
-app.callback()(_quiet_optuna)
+app.callback()(before_command)
 
 
 @app.command()
@@ -31,11 +32,14 @@ def train(
     study_name: NameOption = None,
     run_dir: RunDirOption = None,
     device: DeviceOption = "cpu",
+    download: DownloadOption = False,
 ) -> None:
     """Train the supernet of a study, or what is left of that, and print the study's name; no trial is run."""
     from spikesearch.study.runner import open_session
 
-    session = open_session(what, storage=storage, study_name=study_name, run_dir=run_dir, device=device)
+    session = open_session(
+        what, storage=storage, study_name=study_name, run_dir=run_dir, device=device, download=download
+    )
     session.train()
     print(session.study.study_name)
 

@@ -22,7 +22,7 @@ def list_kinds() -> list[dict[str, str]]:
     return [{"kind": kind.kind, "title": kind.title, "needs": kind.needs} for kind in KINDS.values()]
 
 
-def check_data(config: DataConfig, *, seed: int = 0, base_dir: Path = Path()) -> dict[str, Any]:
+def check_data(config: DataConfig, *, seed: int = 0, base_dir: Path = Path(), download: bool = False) -> dict[str, Any]:
     """Read every sample once and report what was found; plain JSON types.
 
     Files that cannot be used are listed, not raised; everything else that makes data useless is raised.
@@ -31,6 +31,7 @@ def check_data(config: DataConfig, *, seed: int = 0, base_dir: Path = Path()) ->
         config: The ``data`` section of a study file.
         seed: Seed of the division.
         base_dir: See :func:`spikesearch.data.load_data`.
+        download: See :func:`spikesearch.data.load_data`.
 
     Returns:
         ``kind``, ``summary``, ``num_classes``, ``in_channels``, ``image_size``, ``frames``, ``fingerprint``,
@@ -44,7 +45,7 @@ def check_data(config: DataConfig, *, seed: int = 0, base_dir: Path = Path()) ->
     asked_to_skip = getattr(config, "skip_unreadable", None)
     if asked_to_skip is False:
         config = config.model_copy(update={"skip_unreadable": True})
-    data = load_data(config, seed=seed, base_dir=base_dir)
+    data = load_data(config, seed=seed, base_dir=base_dir, download=download)
     splits = {"train": data.train, "search": data.search, "test": data.test}
     digests, smallest, largest = _read_everything(splits)
     warnings = _overlaps(digests) + _rare_classes(data)

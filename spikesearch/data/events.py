@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from spikesearch.config import expand_path
 from spikesearch.data.augment import EventAugmenter
 from spikesearch.data.bundle import ArrayStore, Source, Store
 from spikesearch.data.frames import Windows, integrate, read_events
 from spikesearch.data.images import is_part
 from spikesearch.data_config import EventFolderData, SpikingJellyData
-from spikesearch.errors import DataError, DataNotFoundError, StorageError
+from spikesearch.errors import ConfigError, DataError, DataNotFoundError, StorageError
 from spikesearch.io import atomic_write_json
 
 Files = list[tuple[Path, str, bool]]
@@ -202,7 +203,7 @@ def _store(recordings: RecordingStore, config: EventFolderData | SpikingJellyDat
         array = np.empty(shape, np.uint16)
         _fill(array, recordings)
         return ArrayStore(array)
-    return recordings if config.cache is None else _cached(recordings, Path(config.cache))
+    return recordings if config.cache is None else _cached(recordings, expand_path(config.cache, "data.cache"))
 
 
 def _fill(array: np.ndarray, recordings: RecordingStore) -> None:
@@ -212,6 +213,8 @@ def _fill(array: np.ndarray, recordings: RecordingStore) -> None:
 
 def _cached(recordings: RecordingStore, path: Path) -> ArrayStore:
     """Return the frames in a memory-mapped file, which is written first where it is missing or of other recordings."""
+    if not path.name:
+        raise ConfigError(f"`data.cache` must name a file, but got {str(path)!r}.")
     path = path.with_suffix(".npy")
     facts = path.with_suffix(".json")
     wanted: dict[str, Any] = {"content": recordings.content_hash(), "shape": [len(recordings), *recordings.shape]}

@@ -21,7 +21,7 @@ from spikesearch.data.images import GREY_MODES, ImageFiles, inspect
 from spikesearch.data.splits import split_indices
 from spikesearch.data_config import IdxData, ImageFolderData, SplitConfig, TorchvisionData
 from spikesearch.errors import ConfigError, DataError, DataNotFoundError
-from spikesearch.io import atomic_write_text
+from spikesearch.io import atomic_write_text, user_path
 
 SIZES = (8, 16, 28, 32, 48, 64, 96, 128, 160, 224)
 LARGEST_SIZE = 64  # what a CPU can train in an evening; a line of the file says how to raise it
@@ -79,7 +79,7 @@ def init_study_file(folder: Path | str, output: Path | str) -> Path:
         ConfigError: If ``output`` exists.
         StorageError: If ``output`` cannot be written.
     """
-    folder, output = Path(folder), Path(output)
+    folder, output = user_path(folder, "The folder", DataError), user_path(output, "`output`")
     if not folder.exists():
         raise DataNotFoundError(f"There is no folder {folder}.")
     if output.exists():

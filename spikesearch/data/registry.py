@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spikesearch.config import resolve_path
+from spikesearch.config import expand_path, resolve_path
 from spikesearch.data.bundle import DataBundle, Source, bundle
 from spikesearch.data.cifar import load_cifar
 from spikesearch.data.digits import load_digits_source
@@ -17,6 +17,7 @@ from spikesearch.data.images import load_image_folder
 from spikesearch.data.splits import split_indices
 from spikesearch.data_config import DataConfig
 from spikesearch.errors import DataNotFoundError
+from spikesearch.io import not_writable
 
 _IDX_FILES = "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte"
 
@@ -69,18 +70,21 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def load_data(config: DataConfig, *, seed: int, base_dir: Path = Path()) -> DataBundle:
+def load_data(config: DataConfig, *, seed: int, base_dir: Path = Path(), download: bool = False) -> DataBundle:
     """Read data, divide it and say what a network needs to know of it.
 
     Args:
         config: The ``data`` section of a study file.
         seed: Seed of the division, unless ``data.splits.seed`` is set.
         base_dir: Folder that a relative ``data.path`` is looked for in first; then the working directory.
+        download: Fetch what is missing, if the kind of data can be fetched, as if ``data.download`` were true.
 
     Raises:
         DataNotFoundError: If ``data.path`` does not exist.
         DataError: If the data cannot be used; the message names the file.
     """
+    if download and hasattr(config, "download"):
+        config = config.model_copy(update={"download": True})
     source = _load_source(config, base_dir)
     indices = split_indices(
         source.labels,
@@ -97,8 +101,11 @@ def _load_source(config: DataConfig, base_dir: Path) -> Source:
     if path is not None:
         found = resolve_path(path, base_dir)
         if found is None and getattr(config, "download", False):
-            found = (base_dir / path).resolve()
-            found.mkdir(parents=True, exist_ok=True)
+            found = (base_dir / expand_path(path)).resolve()
+            try:
+                found.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise not_writable(found, error) from None
         if found is None:
             raise DataNotFoundError(_missing(config, base_dir))
         config = config.model_copy(update={"path": str(found)})

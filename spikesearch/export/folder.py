@@ -17,13 +17,14 @@ from safetensors.torch import load, save
 from torch import nn
 
 from spikesearch.errors import CheckpointError, ExportError, StorageError
-from spikesearch.io import atomic_write_bytes, atomic_write_json, sync_folder
+from spikesearch.io import atomic_write_bytes, atomic_write_json, sync_folder, user_path
 from spikesearch.nn import Spikformer
 from spikesearch.space import Architecture
 from spikesearch.train.checkpoint import tensors_hash, weights_hash
 
 FORMAT = "spikesearch-network"
 FORMAT_VERSION = 1
+_ADVICE = "choose another --output, or remove it."
 WEIGHTS, FACTS, CARD = "model.safetensors", "model.json", "README.md"
 
 
@@ -53,11 +54,12 @@ def save_network(folder: str | Path, net: Spikformer, facts: Mapping[str, Any]) 
         >>> load_network(folder).arch == net.arch
         True
     """
+    folder = user_path(folder, "The folder")
     described = describe(net, facts)
-    with new_folder(Path(folder), described) as scratch:
+    with new_folder(folder, described) as scratch:
         write_weights(scratch, net)
         atomic_write_json(scratch / FACTS, described)
-    return Path(folder)
+    return folder
 
 
 def load_network(folder: str | Path) -> Spikformer:
@@ -72,7 +74,7 @@ def load_network(folder: str | Path) -> Spikformer:
     Raises:
         CheckpointError: If the folder is missing, corrupt, of a newer version or of something else.
     """
-    folder = Path(folder)
+    folder = user_path(folder, "The folder", CheckpointError)
     facts = read_facts(folder)
     path = folder / WEIGHTS
     try:
@@ -100,11 +102,12 @@ def read_facts(folder: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: If it is missing, corrupt, of a newer version or of something else.
     """
-    path = Path(folder) / FACTS
+    folder = user_path(folder, "The folder", CheckpointError)
+    path = folder / FACTS
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        what = "does not exist" if not Path(folder).exists() else f"holds no network: {FACTS} is missing"
+        what = "does not exist" if not folder.exists() else f"holds no network: {FACTS} is missing"
         raise CheckpointError(f"{folder} {what}; `spikesearch subnet export` writes one.") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is corrupt ({error}); write the network again.") from None
@@ -187,26 +190,35 @@ def _swap(new: Path, folder: Path, old: Path) -> None:
         raise StorageError(f"Cannot write {folder}: {error.strerror}. Choose a folder that is writable.") from error
 
 
-def _refuse_other(folder: Path, described: Mapping[str, Any]) -> None:
+def network_in(folder: Path) -> dict[str, Any] | None:
+    """Return the ``model.json`` of a folder that a network shall be written to; ``None`` if there is nothing yet.
+
+    Raises:
+        ExportError: If there is something other than a network.
+    """
     if not folder.exists():
-        return
-    advice = "choose another --output, or remove it."
+        return None
     if not folder.is_dir():
-        raise ExportError(f"{folder} is a file; {advice}")
-    files = sorted(path.name for path in folder.iterdir())
-    if not files:
-        return
+        raise ExportError(f"{folder} is a file; {_ADVICE}")
+    if next(folder.iterdir(), None) is None:
+        return None
     try:
-        before = read_facts(folder)
+        return read_facts(folder)
     except CheckpointError:
-        raise ExportError(f"{folder} is not empty and holds no network of spikesearch; {advice}") from None
+        raise ExportError(f"{folder} is not empty and holds no network of spikesearch; {_ADVICE}") from None
+
+
+def _refuse_other(folder: Path, described: Mapping[str, Any]) -> None:
+    before = network_in(folder)
+    if before is None:
+        return
     if any(before.get(key) != described.get(key) for key in ("weights_hash", "architecture", "model")):
-        raise ExportError(f"{folder} holds another network; {advice}")
+        raise ExportError(f"{folder} holds another network; {_ADVICE}")
     if before.get("files") != described["files"]:
-        raise ExportError(f"{folder} holds the same network in another format; {advice}")
-    foreign = [name for name in files if name not in described["files"]]
+        raise ExportError(f"{folder} holds the same network in another format; {_ADVICE}")
+    foreign = sorted(path.name for path in folder.iterdir() if path.name not in described["files"])
     if foreign:
-        raise ExportError(f"{folder} also holds {foreign[0]}, which would be lost; {advice}")
+        raise ExportError(f"{folder} also holds {foreign[0]}, which would be lost; {_ADVICE}")
 
 
 def _build(path: Path, facts: Mapping[str, Any]) -> Spikformer:

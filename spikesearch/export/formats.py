@@ -17,7 +17,7 @@ from spikesearch.export import nir_graph, onnx_model, timm_net, torch_program
 from spikesearch.export.card import model_card
 from spikesearch.export.folder import CARD, FACTS, WEIGHTS, describe, load_network, new_folder, write_weights
 from spikesearch.export.portable import agreement
-from spikesearch.io import atomic_write_json, atomic_write_text
+from spikesearch.io import atomic_write_json, atomic_write_text, user_path
 from spikesearch.nn import Spikformer
 
 
@@ -85,17 +85,18 @@ def export_network(
         MissingDependencyError: Without the extra that the format needs.
         StorageError: If the folder cannot be written.
     """
+    folder = user_path(folder, "The folder")
     chosen = check_format(net, to, opset)
     if len(samples) == 0:
         raise ExportError("`samples` must hold at least one sample, but got none.")
     net = copy.deepcopy(net).cpu().eval()
     described = describe(net, facts or {}, (FACTS, CARD, *chosen.files))
     job = Job(net, samples.detach().float().cpu(), described, opset)
-    with new_folder(Path(folder), described) as scratch, torch.no_grad():
+    with new_folder(folder, described) as scratch, torch.no_grad():
         described["check"] = chosen.write(scratch, job)
         atomic_write_json(scratch / FACTS, described)
         atomic_write_text(scratch / CARD, model_card(net, to, described, energies))
-    return Path(folder)
+    return folder
 
 
 def check_format(net: Spikformer, to: str, opset: int | None = None) -> ExportFormat:

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from spikesearch.errors import MissingDependencyError
-from spikesearch.io import atomic_write_bytes, atomic_write_text
+from spikesearch.errors import MissingDependencyError, StudyError
+from spikesearch.io import atomic_write_bytes, atomic_write_text, user_path
 from spikesearch.report.figures import pareto_figure
 from spikesearch.study import provenance
 from spikesearch.study.results import StudyResult, TrialResult
@@ -23,14 +23,22 @@ def write_report(trained: Trained, output: Path) -> None:
     Args:
         trained: The study with its trained supernet.
         output: The Markdown file.
+
+    Raises:
+        StudyError: If ``output`` names no file, or the picture's.
+        StorageError: If it cannot be written.
     """
-    picture: Path | None = output.with_suffix(".png")
+    output = user_path(output, "`output`")
+    if not output.name or output.suffix == ".png":
+        raise StudyError(f"`output` must be a Markdown file such as report.md, but got {str(output)!r}.")
+    picture, drawn = output.with_suffix(".png"), None
     try:
-        atomic_write_bytes(output.with_suffix(".png"), pareto_figure(trained.results()))
+        drawn = pareto_figure(trained.results())
     except MissingDependencyError as error:
         _log.warning("The report has no picture. %s", error)
-        picture = None
-    atomic_write_text(output, study_report(trained, picture=picture.name if picture else None))
+    atomic_write_text(output, study_report(trained, picture=picture.name if drawn else None))
+    if drawn:
+        atomic_write_bytes(picture, drawn)
 
 
 def study_report(trained: Trained, *, picture: str | None = None) -> str:

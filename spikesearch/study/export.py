@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from spikesearch.errors import StudyError
+from spikesearch.io import user_path
 from spikesearch.study.results import find_trial
 from spikesearch.study.trained import Trained, data_facts, final_score, subnet_facts
 
@@ -41,12 +42,15 @@ def export_subnet(
     Raises:
         StudyError: If there is no such trial, or ``network`` is of another study.
         CheckpointError: If ``network`` is corrupt.
+        StorageError: If ``output`` cannot be written.
         ExportError: See :func:`spikesearch.export.export_network`.
         MissingDependencyError: Without the extra that the format needs.
     """
     from spikesearch.export import export_network
     from spikesearch.export.formats import check_format
 
+    if output is not None:  # before the test split is looked at
+        output = user_path(output, "`output`")
     if network is not None and number is not None:
         raise StudyError("Give either a trial or the folder of a network, not both.")
     if network is not None:

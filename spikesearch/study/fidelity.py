@@ -19,6 +19,7 @@ from spikesearch.scoring.plain import calibrate_network, calibration_images, sco
 from spikesearch.study import prepare, provenance
 from spikesearch.study.fidelity_networks import Candidate, NetworkList, digest, fixed_neurons, read_kept
 from spikesearch.study.fidelity_stats import CONFIDENCE, MIN_MEMBERS, RESAMPLES, Comparison, compare, quantile_bins
+from spikesearch.study.store import expect_study
 from spikesearch.train.checkpoint import CheckpointFolder
 from spikesearch.train.retrain import applicable_recipe, fresh_network, train_network
 
@@ -184,7 +185,7 @@ def measure_fidelity(trained: Trained, *, n: int = 30, epochs: int | None = None
     config = trained.config.train if epochs is None else trained.config.train.model_copy(update={"epochs": epochs})
     folder = trained.folder / FOLDER
     prepare.check_folder(folder)
-    with _locked(trained):
+    with expect_study(trained.store, trained.study.study_name), _locked(trained):
         alone = _Alone(trained, config, folder, n + min(TWICE, n), progress)
         candidates = _candidates(trained, folder, n)
         networks = alone.train_all(candidates)

@@ -25,11 +25,11 @@ FINISHED = "supernet.json"  # written last
 _log = logging.getLogger(__name__)
 
 
-def load_data_of(config: StudyConfig) -> DataBundle:
-    """Read the data of a study file."""
+def load_data_of(config: StudyConfig, *, download: bool = False) -> DataBundle:
+    """Read the data of a study file; ``download`` as for :func:`spikesearch.data.load_data`."""
     from spikesearch.data import load_data
 
-    return load_data(config.data, seed=config.seed)
+    return load_data(config.data, seed=config.seed, download=download)
 
 
 def new_supernet(config: StudyConfig, data: DataBundle) -> Supernet:

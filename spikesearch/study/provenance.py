@@ -93,7 +93,9 @@ def stored_config(study: optuna.Study) -> StudyConfig:
             f"`subnet retrain STUDY --recipe-from {name}` uses its best recipe."
         )
     if STUDY_FILE not in attrs:
-        raise StudyError(f"The study {study.study_name!r} was not made by spikesearch; choose another --study-name.")
+        raise StudyError(
+            f"The study {study.study_name!r} was not made by spikesearch; `spikesearch study list` tells which were."
+        )
     schema = attrs.get(SCHEMA)
     if not isinstance(schema, int) or schema > SCHEMA_VERSION:
         raise StudyError(
@@ -109,6 +111,8 @@ def verify_config(study: optuna.Study, config: StudyConfig) -> None:
     Raises:
         StudyError: Naming the first key that differs.
     """
+    if not {STUDY_FILE, RECIPE} & study.user_attrs.keys():
+        raise StudyError(f"The study {study.study_name!r} was not made by spikesearch; choose another --study-name.")
     stored = stored_config(study)
     changed = difference(stored.to_dict(), config.to_dict())
     if changed is not None:

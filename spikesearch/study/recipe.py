@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from spikesearch.config import StudyConfig, TrainConfig
 from spikesearch.errors import CheckpointError, StorageError, StudyError, StudyNotFoundError
+from spikesearch.io import user_path
 from spikesearch.space import Architecture
 from spikesearch.study import prepare, provenance
 from spikesearch.study.owner import new_identity
@@ -131,6 +132,7 @@ def create_recipe_study(
     storage: str | None = None,
     study_name: str | None = None,
     load_if_exists: bool = False,
+    download: bool = False,
 ) -> optuna.Study:
     """Create a study of recipes; its first trial, the study file's own recipe, waits to be run.
 
@@ -142,6 +144,7 @@ def create_recipe_study(
         storage: Storage URL, as for :func:`spikesearch.create_study`; also that of the study of architectures.
         study_name: By default the study's name with ``-recipe``.
         load_if_exists: Return a study that exists, provided that it is about the same.
+        download: As for :func:`spikesearch.run_study`.
 
     Raises:
         StudyError: If the study exists, or there is nothing to inherit from.
@@ -160,13 +163,15 @@ def create_recipe_study(
         arch = find_trial(load_study(target.name, storage=store.storage), trial).architecture
     target.config.space.search_space().check(arch)
     about = RecipeStudy(target.config, arch, source, target.name)
-    data = prepare.load_data_of(target.config)
+    data = prepare.load_data_of(target.config, download=download)
     if source == "inherited" and not target.exists:
         raise StudyError(
             f"There is no study {target.name!r} to inherit weights from; train from scratch (--from scratch)."
         )
     about.start(store, data, "cpu")  # whatever is missing is found before anything is written
-    return _create(store, check_name(study_name or f"{target.name}-recipe"), about, data, load_if_exists)
+    return _create(
+        store, check_name(f"{target.name}-recipe" if study_name is None else study_name), about, data, load_if_exists
+    )
 
 
 def _create(store: Store, name: str, about: RecipeStudy, data: DataBundle, load_if_exists: bool) -> optuna.Study:
@@ -273,6 +278,7 @@ def read_architecture(path: Path) -> Architecture:
         CheckpointError: If the file is missing or holds none.
         SpaceError: If the architecture is impossible.
     """
+    path = user_path(path, "`arch`", CheckpointError)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -21,7 +21,7 @@ from spikesearch.study import prepare, provenance
 from spikesearch.study.identity import Worker, running_here
 from spikesearch.study.owner import claim
 from spikesearch.study.recipe import FINISHED, RecipeStudy
-from spikesearch.study.store import Store, find_study, open_store, run_folder
+from spikesearch.study.store import Store, expect_study, find_study, open_store, run_folder
 from spikesearch.train.checkpoint import CheckpointFolder
 from spikesearch.train.retrain import plain_copy, train_network
 
@@ -46,6 +46,7 @@ def run_recipe_study(
     timeout: float | None = None,
     run_dir: str | Path | None = None,
     device: str = "cpu",
+    download: bool = False,
     progress: bool = True,
 ) -> optuna.Study:
     """Do what is left of a study of recipes.
@@ -59,6 +60,7 @@ def run_recipe_study(
         timeout: Seconds after which no trial is started.
         run_dir: Folder of the study's files, where it is not the usual one.
         device: Where to train and score.
+        download: As for :func:`spikesearch.run_study`.
         progress: Whether to show progress on stderr.
 
     Returns:
@@ -77,7 +79,7 @@ def run_recipe_study(
     prepare.check_device(device)
     folder = run_folder(store.url, name, run_dir, study.user_attrs.get(provenance.RUN_DIR))
     prepare.check_folder(folder)
-    data = prepare.load_data_of(about.config)
+    data = prepare.load_data_of(about.config, download=download)
     with store.locked(name):
         prepare.check_data(study, data)
         if store.url is not None:  # a study in memory cannot come back for its files
@@ -92,7 +94,7 @@ def run_recipe_study(
     run = uuid.uuid4().hex[:12]
     search = _Search(store, study, about, data, net, images, folder, device, progress, run)
     done = 0
-    with running_here(run):
+    with expect_study(store, name), running_here(run):
         while deadline is None or time.monotonic() < deadline:
             if n_trials is not None and done >= n_trials:
                 break

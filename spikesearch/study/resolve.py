@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spikesearch.config import StudyConfig, find_study_file, load_study_file, shipped_study_files
-from spikesearch.errors import ConfigNotFoundError, StudyError, did_you_mean
+from spikesearch.errors import ConfigError, ConfigNotFoundError, StudyError, did_you_mean
+from spikesearch.io import user_path
 from spikesearch.study import provenance
 from spikesearch.study.storage import resolve_url, storage_exists
 from spikesearch.study.store import check_name, find_study, open_store
@@ -48,7 +49,8 @@ def resolve(what: str | Path | StudyConfig, *, storage: str | None = None, study
     if study_name is not None:
         return _from_config(load_study_file(find_study_file(what)), storage, study_name)
     url = resolve_url(storage)
-    is_path = Path(text).is_file()
+    path = user_path(text, "STUDY", ConfigError)
+    is_path = path.is_file()
     shipped = shipped_study_files()
     known = _study_names(url)
     if text in known:
@@ -58,7 +60,7 @@ def resolve(what: str | Path | StudyConfig, *, storage: str | None = None, study
             f"{text!r} is both a file here and the id of a shipped study file; say ./{text} for the first, or "
             f"{shipped[text]} for the second."
         )
-    if not is_path and text not in shipped:
+    if not is_path and text not in shipped and not (text and path.is_dir()):
         everything = [*known, *shipped]
         raise ConfigNotFoundError(
             f"There is no study, study file or shipped study file {text!r} (studies in {url}: "
@@ -85,7 +87,7 @@ def _from_study(name: str, url: str, is_path: bool, shipped: Path | None) -> Tar
 
 
 def _from_config(config: StudyConfig, storage: str | None, study_name: str | None) -> Target:
-    name = check_name(study_name or config.name)
+    name = check_name(config.name if study_name is None else study_name)
     url = resolve_url(storage, config.storage)
     return Target(name, config, url, exists=name in _study_names(url))
 

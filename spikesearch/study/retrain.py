@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from spikesearch.errors import StudyError
+from spikesearch.io import user_path
 from spikesearch.study import provenance
 from spikesearch.study.recipe import best_recipe
 from spikesearch.study.results import TrialResult, find_trial
+from spikesearch.study.store import expect_study
 from spikesearch.study.trained import Trained, final_score
 
 if TYPE_CHECKING:
@@ -120,36 +122,44 @@ def retrain_subnet(
 
     Raises:
         StudyError: If there is no such trial, ``epochs`` is below 1, or the training diverges.
+        StudyNotFoundError: If the study is deleted meanwhile.
         ExportError: If ``output`` holds something else.
+        StorageError: If ``output`` cannot be written.
         CheckpointError: If what an earlier call left is corrupt.
     """
     if source is not None and source not in get_args(_source_type()):
         raise StudyError(f"`source` must be 'inherited' or 'scratch', but got {source!r}.")
+    if output is not None:  # before hours of training
+        from spikesearch.export.folder import network_in
+
+        output = user_path(output, "`output`")
+        network_in(output)
     config = trained.config.train if recipe is None else recipe
-    trial = find_trial(trained.study, number)
-    if recipe_from is not None:
-        config, about = best_recipe(recipe_from, config, storage=trained.store.storage)
-        if (about.architecture, about.source) != (trial.architecture, source or about.source):
-            _log.warning("The recipe of study %r was found for another architecture or start.", recipe_from)
-        source = source or about.source
-    if epochs is not None:
-        if epochs < 1:
-            raise StudyError(f"`epochs` must be at least 1, but got {epochs}.")
-        config = config.model_copy(update={"epochs": epochs})
-    seed = trained.config.seed if seed is None else seed
-    job = _Job(trained, source or "inherited", config, seed)
-    stored = job.result(trial, progress=progress)
-    folder = job.folder(trial)
-    if output is not None:
-        _copy(folder, Path(output))
-    return Retraining(
-        study=trained.study.study_name,
-        folder=folder if output is None else Path(output),
-        source=job.source,
-        recipe=dict(stored["recipe"]),
-        convention=trained.config.scoring.convention,
-        rows=tuple(_rows(job, trial, stored)),
-    )
+    with expect_study(trained.store, trained.study.study_name):
+        trial = find_trial(trained.study, number)
+        if recipe_from is not None:
+            config, about = best_recipe(recipe_from, config, storage=trained.store.storage)
+            if (about.architecture, about.source) != (trial.architecture, source or about.source):
+                _log.warning("The recipe of study %r was found for another architecture or start.", recipe_from)
+            source = source or about.source
+        if epochs is not None:
+            if epochs < 1:
+                raise StudyError(f"`epochs` must be at least 1, but got {epochs}.")
+            config = config.model_copy(update={"epochs": epochs})
+        seed = trained.config.seed if seed is None else seed
+        job = _Job(trained, source or "inherited", config, seed)
+        stored = job.result(trial, progress=progress)
+        folder = job.folder(trial)
+        if output is not None:
+            _copy(folder, output)
+        return Retraining(
+            study=trained.study.study_name,
+            folder=folder if output is None else output,
+            source=job.source,
+            recipe=dict(stored["recipe"]),
+            convention=trained.config.scoring.convention,
+            rows=tuple(_rows(job, trial, stored)),
+        )
 
 
 @dataclass(frozen=True)

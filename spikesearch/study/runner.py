@@ -68,6 +68,7 @@ def open_session(
     study_name: str | None = None,
     run_dir: str | Path | None = None,
     device: str = "cpu",
+    download: bool = False,
 ) -> Session:
     """Create a study, or verify that it may be continued, after everything that a user can get wrong has been checked.
 
@@ -77,6 +78,7 @@ def open_session(
         study_name: Name of the study.
         run_dir: Folder of its files.
         device: Where to train and score.
+        download: Whether missing data may be fetched.
 
     Raises:
         SpikesearchError: If something is wrong; nothing has been written then.
@@ -90,7 +92,7 @@ def open_session(
     prepare.check_device(device)
     folder = run_folder(target.url, target.name, run_dir, stored)
     prepare.check_folder(folder)
-    data = prepare.load_data_of(config)
+    data = prepare.load_data_of(config, download=download)
     prepare.new_supernet(config, data)
 
     store = store or open_store(target.url)
@@ -116,6 +118,7 @@ def run_study(
     workers: int = 1,
     run_dir: str | Path | None = None,
     device: str = "cpu",
+    download: bool = False,
     progress: bool = True,
 ) -> optuna.Study:
     """Do what a study file asks for, or what is left of it.
@@ -136,6 +139,7 @@ def run_study(
         workers: Processes; on the CPU at most one per core.
         run_dir: Folder of the study's files; by default ``runs/<study>`` beside the SQLite file.
         device: Where to train and score.
+        download: Whether missing data may be fetched, where spikesearch knows how; the study does not remember it.
         progress: Whether to show progress on stderr.
 
     Returns:
@@ -147,7 +151,9 @@ def run_study(
         KeyboardInterrupt: After Ctrl-C; what ran is put into the queue again.
     """
     _check_arguments(n_trials, timeout, workers)
-    session = open_session(config_or_name, storage=storage, study_name=study_name, run_dir=run_dir, device=device)
+    session = open_session(
+        config_or_name, storage=storage, study_name=study_name, run_dir=run_dir, device=device, download=download
+    )
     store, study, config, data = session.store, session.study, session.config, session.data
     scorer = prepare.make_scorer(config, session.train(progress=progress), data, device)
 
@@ -183,7 +189,7 @@ def _resolve(
     if isinstance(what, str) and study_name is None and store.has(what):
         return Target(what, provenance.stored_config(find_study(store, what)), None, exists=True), store
     config = what if isinstance(what, StudyConfig) else load_study_file(find_study_file(what))
-    name = check_name(study_name or config.name)
+    name = check_name(config.name if study_name is None else study_name)
     return Target(name, config, None, exists=store.has(name)), store
 
 

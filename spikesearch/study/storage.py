@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spikesearch.errors import MissingDependencyError, StorageError, StudyNotFoundError
+from spikesearch.io import user_path
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -61,7 +62,7 @@ def sqlite_path(url: str) -> Path | None:
         return None
     if not parsed.database or parsed.database == ":memory:" or parsed.database.startswith("file:"):
         raise StorageError(f"`storage` must name a file, such as {DEFAULT_STORAGE}, but got {url!r}.")
-    return Path(parsed.database).resolve()
+    return user_path(parsed.database, "`storage`").resolve()
 
 
 def storage_exists(url: str) -> bool:

@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 
 from spikesearch.config import StudyConfig
 from spikesearch.errors import StorageError, StudyError, StudyNotFoundError, did_you_mean
+from spikesearch.io import user_path
 from spikesearch.study import provenance
 from spikesearch.study.identity import Worker
 from spikesearch.study.locks import LockBusyError, StudyLock
@@ -122,7 +123,7 @@ def create_study(
         StudyError: If the study exists, or may not be continued with ``config``.
         StorageError: If the storage cannot be opened.
     """
-    name = check_name(study_name or config.name)
+    name = check_name(config.name if study_name is None else study_name)
     store = open_store(storage, from_file=config.storage)
     with store.locked(name):
         if store.has(name):
@@ -271,9 +272,10 @@ def run_folder(url: str | None, name: str, run_dir: str | Path | None = None, st
 
     Raises:
         StudyError: If the storage is not a SQLite file and no folder is given.
+        StorageError: If the operating system refuses the given folder.
     """
     if run_dir or stored:
-        return Path(run_dir or stored or "").expanduser().absolute()
+        return user_path(run_dir or stored or "", "`run_dir`").absolute()
     path = sqlite_path(url) if url else None
     if path is None:
         where = display_url(url) if url else "memory"

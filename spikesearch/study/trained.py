@@ -13,7 +13,7 @@ from optuna.storages import BaseStorage
 from spikesearch.config import StudyConfig
 from spikesearch.study import prepare, provenance
 from spikesearch.study.results import StudyResult, TrialResult, find_trial, read_results
-from spikesearch.study.store import Store, load_study, open_store, run_folder
+from spikesearch.study.store import Store, expect_study, load_study, open_store, run_folder
 
 if TYPE_CHECKING:
     import optuna
@@ -120,7 +120,7 @@ def final_score(store: Store, study: optuna.Study, scorer: Scorer, arch: Archite
         arch: What to score.
     """
     key = provenance.TEST_PREFIX + arch.key
-    with store.lock(study.study_name, "test") or nullcontext():
+    with expect_study(store, study.study_name), store.lock(study.study_name, "test") or nullcontext():
         stored = study.user_attrs.get(key)
         if stored is None:
             _log.info("Scoring architecture %s on the test split.", arch.key)

@@ -18,10 +18,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from timm.data import Mixup
-from timm.optim import create_optimizer_v2
-from timm.scheduler import create_scheduler_v2
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from spikesearch.errors import TrainingError
@@ -69,6 +65,10 @@ class Trainer:
         folder: Path,
         device: str | torch.device = "cpu",
     ) -> None:
+        from timm.optim import create_optimizer_v2  # takes seconds; who loads a supernet needs none of it
+        from timm.scheduler import create_scheduler_v2
+        from timm.utils import ModelEmaV3
+
         self.device = torch.device(device)
         self.model = model.to(self.device)
         self.strategy = strategy
@@ -90,7 +90,7 @@ class Trainer:
             step_on_epochs=False,
             updates_per_epoch=self.steps_per_epoch,
         )
-        self.ema = None
+        self.ema: ModelEmaV3 | None = None
         if config.ema_decay is not None:
             self.ema = ModelEmaV3(model, decay=config.ema_decay, use_warmup=True)
         self.history: list[dict[str, float]] = []
@@ -173,6 +173,8 @@ class Trainer:
         cutmix = self.config.cutmix if images.ndim == 4 else 0.0  # on event frames it would cut the wrong axes
         if (self.config.mixup == 0 and cutmix == 0) or len(images) < 2:
             return images, labels
+        from timm.data import Mixup
+
         even = len(images) // 2 * 2
         mixup = Mixup(
             self.config.mixup, cutmix, label_smoothing=self.config.label_smoothing, num_classes=self.num_classes

@@ -1,46 +1,21 @@
-"""A tiny study on real digits, and the command line as a function and as a program."""
+"""A tiny study on real digits, and the command line as a program."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
+from tests.commands import Result
 from tests.study.helpers import TINY
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a command left."""
-
-    status: int
-    out: str
-    err: str
-
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-    @property
-    def complaint(self) -> str:
-        """The one line that a user's mistake prints."""
-        lines = self.err.strip().splitlines()
-        assert self.status == 2, self
-        assert self.out == ""
-        assert len(lines) == 1, self.err
-        assert lines[0].startswith("spikesearch: error: ")
-        return lines[0]
 
 
 def command(*arguments: object) -> list[str]:
@@ -62,27 +37,6 @@ def program(tmp_path: Path) -> Callable[..., Result]:
         return Result(done.returncode, done.stdout, done.stderr)
 
     return run
-
-
-@pytest.fixture
-def cli(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Result]]:
-    """Run the command line in this process, in ``tmp_path``."""
-    from spikesearch.cli import app
-
-    monkeypatch.chdir(tmp_path)
-    before = signal.getsignal(signal.SIGTERM)
-
-    def run(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["spikesearch", *(str(argument) for argument in arguments)])
-        capsys.readouterr()
-        status = app._run()
-        captured = capsys.readouterr()
-        return Result(status, captured.out, captured.err)
-
-    yield run
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture

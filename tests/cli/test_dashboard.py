@@ -16,7 +16,7 @@ from optuna_dashboard import wsgi
 
 from spikesearch.errors import StorageError, StudyNotFoundError
 from spikesearch.report.dashboard import make_dashboard
-from tests.cli.conftest import Result
+from tests.commands import Result
 from tests.study.helpers import new_study, search
 
 

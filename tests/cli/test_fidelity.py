@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.cli.conftest import Result
+from tests.commands import Result
 
 COMMAND = ("supernet", "fidelity", "tiny", "--n", 4, "--epochs", 1)
 

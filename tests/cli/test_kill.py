@@ -16,7 +16,8 @@ import pytest
 from optuna.trial import TrialState
 
 from spikesearch.study import load_study
-from tests.cli.conftest import Result, command, environment
+from tests.cli.conftest import command, environment
+from tests.commands import Result
 from tests.study.helpers import check_study
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals")

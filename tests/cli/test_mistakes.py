@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ import pytest
 import yaml
 
 from spikesearch.study import load_study
-from tests.cli.conftest import Result
+from tests.cli.conftest import environment
+from tests.commands import Result
 from tests.study.helpers import TINY, new_study, tiny_config
 
 Cli = Callable[..., Result]
@@ -73,6 +76,18 @@ def test_a_missing_study_file(tmp_path: Path, cli: Cli, command: tuple[str, ...]
     assert left(tmp_path) == []
 
 
+@pytest.mark.parametrize("command", [("study", "create"), ("study", "run"), ("data", "check")])
+def test_a_folder_instead_of_a_study_file(tmp_path: Path, cli: Cli, command: tuple[str, str]) -> None:
+    (tmp_path / "leaves").mkdir()
+    assert (
+        "leaves is a folder, but a study file was expected; `spikesearch study init`"
+        in cli(*command, "leaves").complaint
+    )
+    (tmp_path / "leaves").rmdir()
+    assert "'leaves'" in cli(*command, "leaves").complaint
+    assert "''" in cli(*command, "").complaint
+
+
 def test_images_of_a_wrong_size(tmp_path: Path, cli: Cli) -> None:
     from PIL import Image
 
@@ -114,6 +129,54 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, cli: Cli) -> None:
     (tmp_path / "runs").write_text("a file")
     assert "runs/tiny" in cli("study", "run", path).complaint
     assert left(tmp_path) == ["runs"]
+
+
+LONG = "a" * 300
+
+
+@pytest.mark.parametrize("path", [LONG, f"there/{LONG}", "~nosuchuser/x", "loop"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("study", "create", "{}"),
+        ("study", "run", "{}"),
+        ("study", "run", "mine.yaml", "--run-dir", "{}"),
+        ("study", "run", "mine.yaml", "--storage", "sqlite:///{}"),
+        ("study", "list", "--storage", "sqlite:///{}"),
+        ("study", "create", "mine.yaml", "--kind", "recipe", "--arch", "{}"),
+        ("study", "init", "{}", "--output", "new.yaml"),
+        ("study", "init", "images", "--output", "{}"),
+        ("data", "check", "{}"),
+    ],
+)
+def test_a_path_that_the_system_refuses(tmp_path: Path, cli: Cli, command: tuple[str, ...], path: str) -> None:
+    write(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    complaint = cli(*(part.format(path) for part in command)).complaint
+    assert re.search(r"cannot be used as a path: (File name too|Could not det|.*symbolic links)", complaint)
+    assert len(complaint) < 200
+    assert left(tmp_path) == ["loop"]
+
+
+@pytest.mark.parametrize("path", [LONG, "a" * 400, "~nosuchuser/x", "a\0b"])
+@pytest.mark.parametrize("data", [{"kind": "image-folder"}, {"kind": "cifar10", "download": True}])
+def test_a_data_path_that_the_system_refuses(tmp_path: Path, cli: Cli, data: dict[str, Any], path: str) -> None:
+    mine = write(tmp_path, data={**data, "path": path})
+    for command in (("study", "create"), ("study", "run"), ("data", "check")):
+        assert re.search(r"`data\.path` .* cannot be used as a path: ", cli(*command, mine).complaint)
+    assert left(tmp_path) == []
+
+
+def test_an_output_that_cannot_be_written(finished: Path, cli: Cli) -> None:
+    before = set(left(finished))
+    for command in (("extract",), ("export",), ("retrain", "--epochs", 1)):
+        for path in (LONG, "~nosuchuser/x", "tiny.yaml", "runs"):
+            result = cli("subnet", *command, "tiny", "--trial", 0, "--output", path)
+            assert re.search("cannot be used as a path|is a file|holds no network", result.complaint)
+    for path in (LONG, ".", "report.png", "/", "runs"):
+        result = cli("study", "report", "tiny", "--output", path)
+        assert re.search("cannot be used as a path|must be a Markdown file|Cannot write runs", result.complaint)
+    assert {path for path in left(finished) if not path.startswith("spikesearch.db-")} == before
 
 
 @pytest.mark.parametrize("command", ["show", "best", "report", "verify", "delete"])
@@ -164,8 +227,10 @@ def test_a_name_that_means_two_things(tmp_path: Path, cli: Cli) -> None:
         (("--device", "cuda:99"), "`device` 'cuda:99' is not available"),
         (("--study-name", "a/b"), "`study_name` must start with"),
         (("--n-trials", "many"), "--n-trials"),
-        (("--nothing",), "--nothing"),
-        (("-f", "xml"), "'xml' is not one of"),
+        (("--study-name", ""), "`study_name` must start with"),
+        (("--nothing",), "--nothing. See spikesearch study run --help."),
+        (("another",), "(another). See spikesearch study run --help."),
+        (("-f", "xml"), "Invalid value for '--format' / '-f': 'xml' is not one of"),
     ],
 )
 def test_wrong_options(tmp_path: Path, cli: Cli, arguments: tuple[object, ...], expected: str) -> None:
@@ -208,6 +273,33 @@ def test_trials_that_do_not_exist(finished: Path, cli: Cli) -> None:
     assert "No trial of study 'tiny'" in cli("study", "best", "tiny", "--max-energy", 1e-9).complaint
     for beta in (0, "inf", "nan"):
         assert "`beta` must be above 0" in cli("study", "best", "tiny", "--beta", beta).complaint
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", ["--version", "study list -f json", "study list"])
+def test_a_result_that_nobody_can_read(tmp_path: Path, arguments: str, unbuffered: str) -> None:
+    new_study(f"sqlite:///{tmp_path}/spikesearch.db")
+
+    def run(redirection: str) -> tuple[int, str]:
+        script = f'"$0" -m spikesearch {arguments} {redirection}'
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", script, sys.executable],
+            cwd=tmp_path,
+            env={**environment(), "PYTHONUNBUFFERED": unbuffered},
+            capture_output=True,
+            text=True,
+        )
+        assert done.stdout == ""
+        return done.returncode, done.stderr
+
+    assert run(">&-") == (0, ""), "the caller wants no result"
+    assert run("<&- >&- 2>&-") == (0, "")
+    status, err = run("> /dev/full")
+    assert status == 2
+    assert re.fullmatch("spikesearch: error: Cannot write the result: No space left on device.*\n", err)
+    assert run("> /dev/full 2> /dev/full") == (2, "")
+    assert run("| exec true") == (1, ""), "as click has it"
 
 
 def test_a_defect_is_not_hidden(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

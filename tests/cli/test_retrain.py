@@ -10,7 +10,7 @@ import yaml
 
 from spikesearch.study.recipe import describe_recipes
 from spikesearch.study.store import find_study, open_store
-from tests.cli.conftest import Result
+from tests.commands import Result
 from tests.study.helpers import tiny_config
 
 CONFIG = tiny_config(train__epochs=3, train__batch_size=64, data__splits__train=0.2)

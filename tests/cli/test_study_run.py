@@ -12,7 +12,8 @@ import pytest
 
 from spikesearch.study import load_study, run_study
 from spikesearch.study.store import open_store
-from tests.cli.conftest import Result, command, environment
+from tests.cli.conftest import command, environment
+from tests.commands import Result
 from tests.study.helpers import TINY, check_study, space_of, tiny_config
 
 

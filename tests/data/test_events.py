@@ -20,7 +20,7 @@ from spikesearch.data.bundle import ArrayStore
 from spikesearch.data.events import RecordingStore, _importable_datasets
 from spikesearch.data.frames import Events, Windows, integrate
 from spikesearch.data_config import EventAugment, EventFolderData, SpikingJellyData
-from spikesearch.errors import DataError, DataNotFoundError, StorageError
+from spikesearch.errors import ConfigError, DataError, DataNotFoundError, StorageError
 
 
 def write(path: Path, seed: int, side: int = 8, count: int = 60, **changes: np.ndarray) -> None:
@@ -124,6 +124,14 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"Cannot write the frames to `data.cache` .*file/frames.npy"):
         load_data(config(tmp_path / "data", memory_mb=0, cache=str(tmp_path / "file" / "frames")), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("cache", "message"), [(".", "must name a file"), ("~nosuchuser/x", "cannot be used as a path")]
+)
+def test_a_cache_that_is_no_file_is_named(tmp_path: Path, cache: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"`data.cache` .*{message}"):
+        load_data(config(fill(tmp_path), memory_mb=0, cache=cache), seed=0)
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------

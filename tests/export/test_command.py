@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -21,37 +18,8 @@ from spikesearch.study import run_study
 from spikesearch.study.export import export_subnet
 from spikesearch.study.results import find_trial
 from spikesearch.study.trained import Trained, open_trained
+from tests.commands import Result
 from tests.study.helpers import tiny_config
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a command left."""
-
-    status: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def command(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Result]]:
-    """Run the command line in this process, in the folder of the study."""
-    from spikesearch.cli import app
-
-    monkeypatch.chdir(workplace)
-    before = signal.getsignal(signal.SIGTERM)
-
-    def run(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["spikesearch", *(str(argument) for argument in arguments)])
-        capsys.readouterr()
-        status = app._run()
-        captured = capsys.readouterr()
-        return Result(status, captured.out, captured.err)
-
-    yield run
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +28,12 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("work")
     run_study(tiny_config(search__n_trials=2), storage=f"sqlite:///{folder / 'spikesearch.db'}", progress=False)
     return folder
+
+
+@pytest.fixture
+def cli_folder(workplace: Path) -> Path:
+    """The command line works where the study is."""
+    return workplace
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +45,8 @@ def test_the_command_offers_every_format() -> None:
     assert {choice.value for choice in ExportChoice} == set(FORMATS)
 
 
-def test_a_trial_for_timm_from_the_command_line(
-    workplace: Path, trained: Trained, command: Callable[..., Result]
-) -> None:
-    done = command("subnet", "export", "tiny", "--trial", 1, "--to", "timm", "--output", "net")
+def test_a_trial_for_timm_from_the_command_line(workplace: Path, trained: Trained, cli: Callable[..., Result]) -> None:
+    done = cli("subnet", "export", "tiny", "--trial", 1, "--to", "timm", "--output", "net")
     assert (done.status, done.out) == (0, "net\n"), done.err
     model = timm.create_model(f"local-dir:{workplace / 'net'}", pretrained=True).eval()
     images = trained.data.test.images(range(100))
@@ -82,8 +54,8 @@ def test_a_trial_for_timm_from_the_command_line(
     assert torch.equal(model(images), net(images))
 
 
-def test_what_nir_cannot_hold_is_one_line_and_leaves_nothing(workplace: Path, command: Callable[..., Result]) -> None:
-    done = command("subnet", "export", "tiny", "--trial", 0, "--to", "nir", "--output", "a/b")
+def test_what_nir_cannot_hold_is_one_line_and_leaves_nothing(workplace: Path, cli: Callable[..., Result]) -> None:
+    done = cli("subnet", "export", "tiny", "--trial", 0, "--to", "nir", "--output", "a/b")
     assert (done.status, done.out) == (2, "")
     (line,) = done.err.strip().splitlines()
     assert line.startswith("spikesearch: error: NIR cannot hold `blocks.0.attn.product`")

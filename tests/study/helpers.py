@@ -7,8 +7,10 @@ be tested with thousands of trials, and by killing it at every single step.
 from __future__ import annotations
 
 import copy
+import logging
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +77,26 @@ def formula(arch: Architecture) -> Formula:
 def slow_formula(arch: Architecture) -> Formula:
     time.sleep(0.02)
     return formula(arch)
+
+
+@contextmanager
+def deleted_at(line: str, url: str, name: str) -> Iterator[None]:
+    """Delete a study as another process may, at the moment when a line that begins like this is logged."""
+
+    class Deletes(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage().startswith(line):
+                optuna.delete_study(study_name=name, storage=url)
+
+    logger, handler = logging.getLogger("spikesearch"), Deletes()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def new_study(url: str | optuna.storages.BaseStorage, **changes: Any) -> optuna.Study:

@@ -12,7 +12,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from spikesearch.errors import CheckpointError, SpaceError, StudyError
+from spikesearch.errors import CheckpointError, SpaceError, StudyError, StudyNotFoundError
 from spikesearch.space import Architecture
 from spikesearch.study import load_study, run_study
 from spikesearch.study.recipe import (
@@ -28,7 +28,7 @@ from spikesearch.study.store import delete_study, find_study, list_studies, open
 from spikesearch.study.trained import open_trained
 from spikesearch.train.loop import Trainer
 from tests.cli.conftest import command, environment
-from tests.study.helpers import tiny_config
+from tests.study.helpers import deleted_at, tiny_config
 
 CONFIG = tiny_config(train__epochs=3, search__n_trials=2, train__batch_size=64, data__splits__train=0.2)
 SCRATCH: dict[str, Any] = {"source": "scratch", "arch": CONFIG.space.search_space().smallest}
@@ -103,6 +103,13 @@ def test_it_runs_to_the_number_of_trials_and_its_best_is_usable(url: str, tmp_pa
     done = retrain_subnet(open_trained("tiny", storage=url), 1, recipe_from="tiny-recipe", progress=False)
     assert done.retrained.search_accuracy == pytest.approx(best.value)
     assert done.source == "inherited"
+
+
+@pytest.mark.parametrize("line", ["Trial 0: ", "epoch 1/3", "epoch 3/3"])
+def test_a_study_that_vanishes_is_one_line(study: optuna.Study, url: str, line: str) -> None:
+    gone = pytest.raises(StudyNotFoundError, match="'tiny-recipe' was deleted from")
+    with gone, deleted_at(line, url, "tiny-recipe"):
+        run_recipe_study("tiny-recipe", storage=url, n_trials=2, progress=False)
 
 
 def test_bad_recipes_are_pruned_between_epochs(study: optuna.Study, url: str) -> None:

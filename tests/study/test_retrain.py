@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from spikesearch.errors import CheckpointError, ExportError, StudyError, TrainingError
+from spikesearch.errors import CheckpointError, ExportError, StudyError, StudyNotFoundError, TrainingError
 from spikesearch.export.folder import load_network, read_facts
 from spikesearch.scoring.plain import calibrate_network, calibration_images
 from spikesearch.study import run_study
@@ -15,7 +16,7 @@ from spikesearch.study.retrain import retrain_subnet
 from spikesearch.study.trained import Trained, open_trained
 from spikesearch.train import weights_hash
 from spikesearch.train.loop import Trainer
-from tests.study.helpers import tiny_config
+from tests.study.helpers import deleted_at, tiny_config
 
 
 class Interrupted(BaseException):
@@ -124,6 +125,17 @@ def test_a_crash_before_the_study_knows_costs_nothing(trained: Trained, monkeypa
     done = retrain_subnet(trained, 1, **options)
     attrs = trained.study.user_attrs.values()
     assert any(isinstance(value, dict) and value == read_facts(done.folder)["retrained"] for value in attrs)
+
+
+@pytest.mark.parametrize("line", ["Training the network of trial 1", "epoch 1/1"])
+def test_a_study_that_vanishes_is_one_line(study: str, tmp_path: Path, line: str) -> None:
+    folder = Path(study.removeprefix("sqlite:///")).parent
+    shutil.copytree(folder, tmp_path / "copy")
+    url = f"sqlite:///{tmp_path}/copy/s.db"
+    trained = open_trained("tiny", storage=url)
+    gone = pytest.raises(StudyNotFoundError, match="'tiny' was deleted from")
+    with gone, deleted_at(line, url, "tiny"):
+        retrain_subnet(trained, 1, seed=6, epochs=1, progress=False)
 
 
 @pytest.mark.parametrize(
