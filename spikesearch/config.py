@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from spikesearch.architecture import Residual
 from spikesearch.config_messages import explain, show
@@ -89,6 +89,9 @@ class TrainConfig(Section):
         random_subnets: Random subnets per sandwich step.
         distillation: Train the smaller subnets of a sandwich step on the outputs of the largest.
         amp: Mixed precision where the device has it (``auto``) or never (``off``).
+        accumulate: Parts that a batch is computed in, one after another; saves memory. Batch-norm sees one part at a
+            time.
+        sync_batch_norm: Whether several processes that train together share their batch-norm statistics.
         checkpoint_every_epochs: How often training is made resumable.
     """
 
@@ -107,7 +110,18 @@ class TrainConfig(Section):
     random_subnets: Annotated[int, Field(ge=0)] = 2
     distillation: bool = False
     amp: Literal["auto", "off"] = "auto"
+    accumulate: Count = 1
+    sync_batch_norm: bool = False
     checkpoint_every_epochs: Count = 1
+
+    @field_validator("accumulate")
+    @classmethod
+    def _two_images(cls, value: int, info: ValidationInfo) -> int:
+        if "batch_size" in info.data and value > 1 and info.data["batch_size"] // value < 2:
+            raise ValueError(
+                f"must leave 2 images in every part of a batch of {info.data['batch_size']}, but got {value}."
+            )
+        return value
 
 
 class ScoringConfig(Section):

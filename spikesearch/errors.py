@@ -43,6 +43,10 @@ class TrainingError(SpikesearchError, FloatingPointError):
     """A training that diverged."""
 
 
+class TeamError(SpikesearchError, RuntimeError):
+    """Processes that cannot train a network together, or one that has lost the others."""
+
+
 class StudyError(SpikesearchError, ValueError):
     """A study that cannot be created, resumed or used as asked."""
 

@@ -65,6 +65,7 @@ def test_defaults_are_resolved_and_the_dictionary_is_loss_free() -> None:
         ("train.epochs", 0, "`train.epochs` must be greater than or equal to 1, but got 0."),
         ("train.epochs", True, "`epochs` must be a number, but got True"),
         ("train.ema_decay", True, "`ema_decay` must be a number, but got True"),
+        ("train.accumulate", 65, "`train.accumulate` must leave 2 images in every part of a batch of 128, but got 65."),
         ("train.lr", float("nan"), "`train.lr` must be a finite number, but got nan."),
         ("train.strategy", "sandwhich", "`train.strategy` must be 'sandwich' or 'uniform', but got 'sandwhich'."),
         ("data.kind", "digit", "but got 'digit'; did you mean 'digits'?"),

@@ -6,6 +6,7 @@ for bit what a plain layer with the sliced weights computes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _CHUNK = 1 << 22  # elements that are converted to float64 at a time
+
+AddUp = Callable[[Tensor], Tensor]
+"""Returns the sum of a tensor over the processes that train together, with a gradient."""
 
 
 class ElasticConv2d(nn.Conv2d):
@@ -72,7 +76,8 @@ class ElasticBatchNorm(nn.Module):
     """Batch-norm whose channels are prefixes of the largest ones, with a gain folded into scale and shift.
 
     It normalises, in this order of precedence, with the statistics that it is asked to ``collect`` from the very batch,
-    with batch statistics while training, with the ``frozen`` ones of the current subnet, with its running ones.
+    with batch statistics while training, with the ``frozen`` ones of the current subnet, with its running ones. While
+    ``add_up`` is set, the batch statistics are those of all processes that train together.
 
     Args:
         num_features: Largest number of channels, of one group.
@@ -96,6 +101,7 @@ class ElasticBatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(groups * num_features))
         self.frozen: ChannelStats | None = None
         self.collect = False
+        self.add_up: AddUp | None = None
 
     def sliced(self, tensor: Tensor, width: int) -> Tensor:
         """Return the entries of ``[groups * num_features]`` of the first ``width`` channels of each group."""
@@ -128,10 +134,32 @@ class ElasticBatchNorm(nn.Module):
     def _train(self, x: Tensor, width: int, weight: Tensor, bias: Tensor) -> Tensor:
         # a slice of several groups is a copy, so that the updated statistics have to be written back
         mean, var = self.sliced(self.running_mean, width).clone(), self.sliced(self.running_var, width).clone()
-        out = F.batch_norm(x, mean, var, weight, bias, True, self.momentum, self.eps)
+        if self.add_up is None:
+            out = F.batch_norm(x, mean, var, weight, bias, True, self.momentum, self.eps)
+        else:
+            out = _shared_batch_norm(x, mean, var, weight, bias, self.momentum, self.eps, self.add_up)
         self.running_mean.view(self.groups, -1)[:, :width] = mean.view(self.groups, -1)
         self.running_var.view(self.groups, -1)[:, :width] = var.view(self.groups, -1)
         return out
+
+
+def _shared_batch_norm(
+    x: Tensor, mean: Tensor, var: Tensor, weight: Tensor, bias: Tensor, momentum: float, eps: float, add_up: AddUp
+) -> Tensor:
+    """Compute ``F.batch_norm`` in training mode over the batches of several processes; updates ``mean`` and ``var``."""
+    rows = x.float()
+    dims = [0, *range(2, x.ndim)]
+    shape = [1, -1, *[1] * (x.ndim - 2)]
+    samples = rows.new_full((1,), x.numel() // x.shape[1])
+    total, count = add_up(torch.cat([rows.sum(dims), samples])).split([x.shape[1], 1])
+    batch_mean = total / count
+    rows = rows - batch_mean.view(shape)
+    batch_var = add_up(rows.square().sum(dims)) / count
+    with torch.no_grad():
+        mean.lerp_(batch_mean, momentum)
+        var.lerp_(batch_var * count / (count - 1), momentum)
+    out = rows * (weight * (batch_var + eps).rsqrt()).view(shape) + bias.view(shape)
+    return out.to(x.dtype)
 
 
 def channel_stats(x: Tensor) -> ChannelStats:

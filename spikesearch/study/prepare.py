@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from spikesearch.nn import Supernet
     from spikesearch.scoring import Scorer
     from spikesearch.study.store import Store
+    from spikesearch.train.distributed import Team
 
 FINISHED = "supernet.json"  # written last
 
@@ -97,22 +98,45 @@ def trained_supernet(
 ) -> Supernet:
     """Return the study's supernet: load it, or train it first, or go on with training that was interrupted.
 
-    Of several processes one trains and the others wait for it.
+    Of several processes one trains and the others wait for it; those that ``torchrun`` started beside this one train
+    with it, see :mod:`spikesearch.study.assist`.
 
     Raises:
         CheckpointError: If its file is corrupt or belongs to something else.
         StudyError: If it is not the supernet that the study's trials were scored with.
     """
+    from spikesearch.train.distributed import forget, gathered
+
+    with gathered(device) as (team, _):
+        supernet = _trained_supernet(team, store, study, config, data, run_dir, device, progress=progress)
+    if team.size > 1:
+        forget()
+    return supernet
+
+
+def _trained_supernet(
+    team: Team,
+    store: Store,
+    study: optuna.Study,
+    config: StudyConfig,
+    data: DataBundle,
+    run_dir: Path,
+    device: str,
+    *,
+    progress: bool,
+) -> Supernet:
     from spikesearch.study.store import expect_study, find_study
     from spikesearch.train import load_supernet, train_supernet
 
     name = study.study_name
     if provenance.SUPERNET_HASH in study.user_attrs and (run_dir / FINISHED).exists():
+        team.from_first(None)  # nothing to do
         supernet = load_supernet(run_dir, device=device)
         check_supernet(study, supernet)
         return supernet
 
     def train() -> Supernet:
+        team.from_first((config, run_dir))
         return train_supernet(
             new_supernet(config, data),
             data,

@@ -14,6 +14,7 @@ from optuna.storages import BaseStorage
 from spikesearch.config import StudyConfig, find_study_file, load_study_file
 from spikesearch.errors import StudyError
 from spikesearch.study import prepare, provenance
+from spikesearch.study.assist import assist
 from spikesearch.study.identity import running_here
 from spikesearch.study.ledger import Ledger
 from spikesearch.study.owner import claim
@@ -72,6 +73,9 @@ def open_session(
 ) -> Session:
     """Create a study, or verify that it may be continued, after everything that a user can get wrong has been checked.
 
+    In a process that ``torchrun`` or ``accelerate launch`` started beside the first one, this does not return: the
+    process helps to train, and ends.
+
     Args:
         config_or_name: See :func:`run_study`, as for all arguments.
         storage: The storage.
@@ -82,7 +86,9 @@ def open_session(
 
     Raises:
         SpikesearchError: If something is wrong; nothing has been written then.
+        SystemExit: In a process that has helped.
     """
+    assist(device)
     target, store = _resolve(config_or_name, storage, study_name)
     config = target.config
     study = find_study(store, target.name) if store is not None and target.exists else None
@@ -126,6 +132,9 @@ def run_study(
     Creates the study if it is missing, trains the supernet if it is missing (or goes on with its training), scores
     trials, the reference first, and scores the recommended and the reference architecture on the test split. It may be
     stopped, killed and called again at any moment; several calls may work on one study at once.
+
+    Under ``torchrun`` or ``accelerate launch`` all processes train the supernet together. Only the first one goes on
+    from there; in the others this call ends the process.
 
     Args:
         config_or_name: A study file that has been read; or the name of a study, else a path, else the id of a shipped

@@ -2,7 +2,8 @@
 
 Everything random depends on (seed, epoch, step): the order of the images, their augmentation, mixup, the subnets. On
 the CPU, with as many threads, a training that was killed and resumed therefore ends with the same weights as one that
-was not; on a GPU the libraries' own kernels may differ in the last bits.
+was not; on a GPU the libraries' own kernels may differ in the last bits. Several processes see the images that one
+would see, each its share of every batch; only batch-norm can tell the difference.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spikesearch.errors import TrainingError
+from spikesearch.errors import ConfigError, TrainingError
+from spikesearch.nn.elastic import ElasticBatchNorm
 from spikesearch.train.checkpoint import Checkpoint, CheckpointFolder
+from spikesearch.train.distributed import Team, shares
 from spikesearch.train.progress import training_progress
 from spikesearch.train.strategies import Strategy
 
@@ -32,9 +36,29 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _ORDER, _MIX = 1, 2  # streams of random numbers; the subnets have one of their own
+_NEWER_KEYS = frozenset({"accumulate", "sync_batch_norm"})  # younger than the first checkpoints
 
 EpochCallback = Callable[[int, dict[str, float], nn.Module], None]
 """Takes the number of finished epochs, their last record (to which it may add) and the module as it would be kept."""
+
+
+@dataclass(frozen=True)
+class _Share:
+    """A process's share of a batch: its images, what to train them on, and how many images all shares have together."""
+
+    images: Tensor
+    targets: Tensor
+    labels: Tensor
+    total: int
+
+
+@dataclass
+class _Tally:
+    """What a step reports: the loss and the right answers of its first network, summed over images."""
+
+    loss: float = 0.0
+    correct: float = 0.0
+    images: int = 0
 
 
 class Trainer:
@@ -50,6 +74,12 @@ class Trainer:
         identity: What distinguishes this training from others; kept in the checkpoints and compared on resume.
         folder: Where checkpoints are kept while training.
         device: Where to train.
+        team: The processes that train the module together; each has a trainer with the same arguments. Only the first
+            one reads and writes ``folder``. After every step all of them hold the same weights, and the same running
+            batch-norm statistics: the mean of theirs.
+
+    Raises:
+        ConfigError: If the batches are too small to be divided.
     """
 
     def __init__(
@@ -64,6 +94,7 @@ class Trainer:
         identity: Mapping[str, Any],
         folder: Path,
         device: str | torch.device = "cpu",
+        team: Team = Team(),  # noqa: B008 - immutable
     ) -> None:
         from timm.optim import create_optimizer_v2  # takes seconds; who loads a supernet needs none of it
         from timm.scheduler import create_scheduler_v2
@@ -76,6 +107,16 @@ class Trainer:
         self.config = config
         self.num_classes = num_classes
         self.seed = seed
+        self.team = team
+        parts = team.size * config.accumulate
+        if parts > 1 and min(config.batch_size, len(split)) < 2 * parts:
+            raise ConfigError(
+                f"`train.batch_size` and the training split must hold at least {2 * parts} images, 2 for each of the "
+                f"{parts} parts of a batch ({team.size} processes, `train.accumulate` {config.accumulate}), but got "
+                f"{config.batch_size} and {len(split)}."
+            )
+        may_mix = config.mixup > 0 or config.cutmix > 0
+        self._mixing = may_mix and self._mixes(split.images(np.zeros(1, dtype=np.int64)))
         self.identity = {**identity, "recipe": recipe_identity(config), "seed": seed}
         self.checkpoints = CheckpointFolder(folder)
         self.optimizer = create_optimizer_v2(model, opt="adamw", lr=config.lr, weight_decay=config.weight_decay)
@@ -120,7 +161,9 @@ class Trainer:
         """
         start = self._resume()
         steps = self.steps_per_epoch
-        with training_progress(title, self.config.epochs * steps, start * steps, progress) as bar:
+        visible = progress and self.team.is_first
+        shown = training_progress(title, self.config.epochs * steps, start * steps, visible)
+        with shown as bar, self._shared_statistics():
             for epoch in range(start, self.config.epochs):
                 record = self._epoch(epoch, bar)
                 if on_epoch is not None:
@@ -135,53 +178,114 @@ class Trainer:
         self.model.train()
         order = np.random.default_rng([_ORDER, self.seed, epoch]).permutation(len(self.split))
         size = min(self.config.batch_size, len(order))
-        loss = correct = images_seen = 0.0
+        seen = _Tally()
         began = time.perf_counter()
         for step in range(self.steps_per_epoch):
-            indices = order[step * size : (step + 1) * size]
-            images = self.split.augmented(indices, (self.seed, epoch, step)).to(self.device)
-            labels = self.split.labels[torch.from_numpy(indices)].to(self.device)
-            images, targets = self._mix(images, labels, epoch, step)
-            labels = labels[: len(images)]  # mixing pairs images, so that an odd one is left out
             update = epoch * self.steps_per_epoch + step
             self.scheduler.step_update(update)
             self.optimizer.zero_grad(set_to_none=True)
-            with self._autocast():
-                result = self.strategy(self.model, images, self._loss(targets), epoch=epoch, step=step)
+            done = self._backward(order[step * size : (step + 1) * size], epoch, step)
             # The norm sees every network of the step; the loss that is shown is that of the first.
             limit = math.inf if self.config.clip_grad is None else self.config.clip_grad
             norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), limit))
-            if not math.isfinite(norm + result.loss):
+            if not math.isfinite(norm + done.loss):
                 raise TrainingError(f"The training diverged in epoch {epoch + 1}; lower `train.lr`.")
             self.optimizer.step()
             if self.ema is not None:
                 self.ema.update(self.model, step=update + 1)
-            loss += result.loss * len(images)
-            correct += float((result.logits.argmax(-1) == labels).sum())
-            images_seen += len(images)
-            bar.advance(loss=loss / images_seen, accuracy=correct / images_seen, images=len(images), epoch=epoch + 1)
+            seen.loss += done.loss
+            seen.correct += done.correct
+            seen.images += done.images
+            loss, accuracy = seen.loss / seen.images, seen.correct / seen.images
+            bar.advance(loss=loss, accuracy=accuracy, images=done.images, epoch=epoch + 1)
         seconds = time.perf_counter() - began
-        record = {"loss": loss / images_seen, "accuracy": correct / images_seen, "images_per_s": images_seen / seconds}
+        record = {"loss": loss, "accuracy": accuracy, "images_per_s": seen.images / seconds}
+        if self.team.size > 1:
+            record["processes"] = self.team.size
         logger.info("epoch %d/%d: loss %.3f, accuracy %.3f", epoch + 1, self.config.epochs, *list(record.values())[:2])
         return record
+
+    def _backward(self, indices: np.ndarray, epoch: int, step: int) -> _Tally:
+        """Leave the gradient of a batch in the module, that of the mean over its images."""
+        share = self._share(indices, epoch, step)
+        done = _Tally(images=share.total)
+        for part in shares(len(share.images), self.config.accumulate):
+            images = share.images[part]
+            with self._autocast():
+                result = self.strategy(
+                    self.model,
+                    images,
+                    self._loss(share.targets[part]),
+                    epoch=epoch,
+                    step=step,
+                    weight=len(images) / share.total,
+                )
+            done.loss += result.loss * len(images)
+            done.correct += float((result.logits.argmax(-1) == share.labels[part]).sum())
+        if self.team.size > 1:
+            self._add_up(done, len(share.images) / share.total)
+        return done
+
+    def _add_up(self, done: _Tally, weight: float) -> None:
+        # All processes train the same networks, so that the same parameters have a gradient in each.
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        statistics = [buffer for buffer in self.model.buffers() if buffer.is_floating_point()]
+        for buffer in statistics:
+            buffer.mul_(weight)
+        counts = torch.tensor([done.loss, done.correct], device=self.device)
+        self.team.add_up([*gradients, *statistics, counts])
+        done.loss, done.correct = counts.tolist()
+
+    def _share(self, indices: np.ndarray, epoch: int, step: int) -> _Share:
+        """Return this process's share of a batch, augmented and mixed as in the whole batch."""
+        mixing = self._mixing and len(indices) > 1
+        if mixing:
+            indices = indices[: len(indices) // 2 * 2]  # mixing pairs images, so that an odd one is left out
+        total, mine = len(indices), self.team.share(len(indices))
+        chosen = indices[mine]
+        if mixing and self.team.size > 1:  # with their partners, which are those at the same distance from the end
+            chosen = np.concatenate([chosen, indices[total - mine.stop : total - mine.start]])
+        images = self.split.augmented(chosen, (self.seed, epoch, step)).to(self.device)
+        labels = self.split.labels[torch.from_numpy(chosen)].to(self.device)
+        images, targets = self._mix(images, labels, epoch, step)
+        count = mine.stop - mine.start
+        return _Share(images[:count], targets[:count], labels[:count], total)
 
     def _loss(self, targets: Tensor) -> Any:
         smoothing = 0.0 if targets.is_floating_point() else self.config.label_smoothing
         return lambda logits: F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
 
     def _mix(self, images: Tensor, labels: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor]:
-        cutmix = self.config.cutmix if images.ndim == 4 else 0.0  # on event frames it would cut the wrong axes
-        if (self.config.mixup == 0 and cutmix == 0) or len(images) < 2:
+        if not self._mixes(images) or len(images) < 2:
             return images, labels
         from timm.data import Mixup
 
-        even = len(images) // 2 * 2
         mixup = Mixup(
-            self.config.mixup, cutmix, label_smoothing=self.config.label_smoothing, num_classes=self.num_classes
+            self.config.mixup,
+            self.config.cutmix if images.ndim == 4 else 0.0,
+            label_smoothing=self.config.label_smoothing,
+            num_classes=self.num_classes,
         )
         with _numpy_seed(_MIX, self.seed, epoch, step):
-            mixed: tuple[Tensor, Tensor] = mixup(images[:even].clone(), labels[:even])
+            mixed: tuple[Tensor, Tensor] = mixup(images.clone(), labels)
         return mixed
+
+    def _mixes(self, images: Tensor) -> bool:
+        # on event frames cutmix would cut the wrong axes
+        return self.config.mixup > 0 or (self.config.cutmix > 0 and images.ndim == 4)
+
+    @contextmanager
+    def _shared_statistics(self) -> Iterator[None]:
+        """Make the processes share their batch-norm statistics inside a ``with`` block, if the recipe wants it."""
+        wanted = self.config.sync_batch_norm and self.team.size > 1
+        norms = [module for module in self.model.modules() if wanted and isinstance(module, ElasticBatchNorm)]
+        for norm in norms:
+            norm.add_up = self.team.summed
+        try:
+            yield
+        finally:
+            for norm in norms:
+                norm.add_up = None
 
     def _autocast(self) -> Any:
         wanted = self.config.amp != "off" and self.device.type == "cuda"
@@ -192,6 +296,8 @@ class Trainer:
     # --- checkpoints --------------------------------------------------------------------------------------------------
 
     def _save(self, epoch: int) -> None:
+        if not self.team.is_first:
+            return
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         if self.ema is not None:
             tensors |= {f"ema.{name}": value for name, value in self.ema.module.state_dict().items()}
@@ -200,7 +306,7 @@ class Trainer:
         self.checkpoints.save(Checkpoint(tensors, {"identity": self.identity, "epoch": epoch, "history": self.history}))
 
     def _resume(self) -> int:
-        checkpoint = self.checkpoints.load(self.identity)
+        checkpoint = self.team.from_first(self.checkpoints.load(self.identity) if self.team.is_first else None)
         if checkpoint is None:
             return 0
         groups: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}}
@@ -223,7 +329,10 @@ class Trainer:
 
 def recipe_identity(config: TrainConfig) -> dict[str, Any]:
     """Return what of a recipe decides the weights (how often a checkpoint is written does not)."""
-    return config.model_dump(mode="json", exclude={"checkpoint_every_epochs"})
+    recipe = config.model_dump(mode="json", exclude={"checkpoint_every_epochs"})
+    # left out where they change nothing, so that older checkpoints are still those of the same training
+    fields = type(config).model_fields
+    return {key: value for key, value in recipe.items() if key not in _NEWER_KEYS or value != fields[key].default}
 
 
 @contextmanager

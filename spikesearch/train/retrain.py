@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Source = Literal["inherited", "scratch"]
 # Keys of a recipe that only a supernet has a use for.
-SUPERNET_KEYS = frozenset({"strategy", "random_subnets", "distillation"})
+SUPERNET_KEYS = frozenset({"strategy", "random_subnets", "distillation", "sync_batch_norm"})
 
 
 @dataclass(frozen=True)

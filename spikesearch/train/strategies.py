@@ -28,10 +28,12 @@ class StepResult:
 
 
 class Strategy(Protocol):
-    """Runs forward and backward passes for one batch; the caller steps the optimiser."""
+    """Runs forward and backward passes for one batch, or a part of it; the caller steps the optimiser."""
 
-    def __call__(self, model: nn.Module, images: Tensor, loss: LossFunction, *, epoch: int, step: int) -> StepResult:
-        """Leave gradients in ``model``; randomness depends on (seed, epoch, step) only."""
+    def __call__(
+        self, model: nn.Module, images: Tensor, loss: LossFunction, *, epoch: int, step: int, weight: float = 1.0
+    ) -> StepResult:
+        """Add gradients, times ``weight``, to ``model``; randomness depends on (seed, epoch, step) only."""
 
 
 class ArchitectureDeck:
@@ -56,9 +58,11 @@ class ArchitectureDeck:
 class SingleStrategy:
     """One plain network: an ordinary step."""
 
-    def __call__(self, model: nn.Module, images: Tensor, loss: LossFunction, *, epoch: int, step: int) -> StepResult:
+    def __call__(
+        self, model: nn.Module, images: Tensor, loss: LossFunction, *, epoch: int, step: int, weight: float = 1.0
+    ) -> StepResult:
         """See :class:`Strategy`."""
-        return _train(model, images, loss)
+        return _train(model, images, loss, weight)
 
 
 class UniformStrategy:
@@ -67,10 +71,12 @@ class UniformStrategy:
     def __init__(self, space: SearchSpace, *, seed: int) -> None:
         self.deck = ArchitectureDeck(space, seed)
 
-    def __call__(self, model: nn.Module, images: Tensor, loss: LossFunction, *, epoch: int, step: int) -> StepResult:
+    def __call__(
+        self, model: nn.Module, images: Tensor, loss: LossFunction, *, epoch: int, step: int, weight: float = 1.0
+    ) -> StepResult:
         """See :class:`Strategy`."""
         with _supernet(model).subnet(self.deck.draw(epoch, step)):
-            return _train(model, images, loss)
+            return _train(model, images, loss, weight)
 
 
 class SandwichStrategy:
@@ -91,14 +97,16 @@ class SandwichStrategy:
         self.random_subnets = random_subnets
         self.distillation = distillation
 
-    def __call__(self, model: nn.Module, images: Tensor, loss: LossFunction, *, epoch: int, step: int) -> StepResult:
+    def __call__(
+        self, model: nn.Module, images: Tensor, loss: LossFunction, *, epoch: int, step: int, weight: float = 1.0
+    ) -> StepResult:
         """See :class:`Strategy`."""
         supernet = _supernet(model)
         space = self.deck.space
         others = [space.smallest] if space.smallest != space.largest else []
         first = step * self.random_subnets
         others += [self.deck.draw(epoch, first + i) for i in range(self.random_subnets)]
-        share = 1 / (1 + len(others))
+        share = weight / (1 + len(others))
         with supernet.subnet(space.largest):
             result = _train(model, images, loss, share)
         if self.distillation:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from spikesearch.errors import CheckpointError, SpikesearchError
+from spikesearch.errors import CheckpointError, SpikesearchError, TeamError
 from spikesearch.nn import Supernet
 from spikesearch.space import SearchSpace
 from spikesearch.train.checkpoint import Checkpoint, CheckpointFolder, check_identity, load_weights, save_weights
+from spikesearch.train.distributed import Team, gathered
 from spikesearch.train.loop import Trainer, recipe_identity
 from spikesearch.train.strategies import SandwichStrategy, Strategy, UniformStrategy
 
@@ -35,6 +37,9 @@ def train_supernet(
 ) -> Supernet:
     """Train a supernet and keep it in ``run_dir``; continue where an earlier call was stopped.
 
+    Under ``torchrun`` or ``accelerate launch`` every process calls this with the same arguments, and all of them train
+    together; only the first one reads and writes ``run_dir``.
+
     Writes ``supernet.safetensors`` and ``supernet.json`` when finished, and ``checkpoints/`` until then. If they exist
     already, nothing is trained.
 
@@ -44,7 +49,7 @@ def train_supernet(
         config: The recipe.
         seed: Of everything random.
         run_dir: Folder of the study.
-        device: Where to train.
+        device: Where to train; see :func:`~spikesearch.train.distributed.own_device`.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -53,16 +58,33 @@ def train_supernet(
     Raises:
         CheckpointError: If ``run_dir`` holds a corrupt supernet, or that of another space, data set, recipe or seed.
         StorageError: If ``run_dir`` cannot be written.
+        TeamError: If the processes cannot be connected, were called with different arguments, or one of them ends.
     """
+    with gathered(device) as (team, own):
+        return _train(team, supernet, data, config, seed=seed, run_dir=run_dir, device=own, progress=progress)
+
+
+def _train(
+    team: Team,
+    supernet: Supernet,
+    data: DataBundle,
+    config: TrainConfig,
+    *,
+    seed: int,
+    run_dir: Path,
+    device: torch.device,
+    progress: bool,
+) -> Supernet:
     run_dir = Path(run_dir)
     identity = {**_shape(supernet), "data": data.fingerprint}
-    if (run_dir / f"{NAME}.json").exists():
-        checkpoint = load_weights(run_dir, NAME)
-        check_identity(
-            run_dir / f"{NAME}.json", checkpoint.facts, {**identity, "recipe": recipe_identity(config), "seed": seed}
+    wanted = {**identity, "recipe": recipe_identity(config), "seed": seed}
+    if team.from_first(wanted) != wanted:
+        raise TeamError(
+            f"Process {team.rank} was given other data or another recipe than the first; make them the same."
         )
-        CheckpointFolder(run_dir / "checkpoints").delete()  # an earlier call may have been killed before it did this
-        return _rebuild(checkpoint, run_dir).to(device)
+    if team.from_first((run_dir / f"{NAME}.json").exists()):
+        finished = _load_finished(run_dir, wanted) if team.is_first else supernet
+        return team.from_first(finished).to(device)
     # Built anew under the seed, so that the first weights depend on nothing else.
     fresh = seeded_supernet(supernet, seed)
     trainer = Trainer(
@@ -75,14 +97,23 @@ def train_supernet(
         identity=identity,
         folder=run_dir / "checkpoints",
         device=device,
+        team=team,
     )
     history = trainer.run(title=f"Supernet of {fresh.space.size:,} architectures", progress=progress)
-    facts = {"identity": trainer.identity, "history": history, "versions": _versions()}
-    save_weights(run_dir, NAME, trainer.final.state_dict(), facts)
-    trainer.checkpoints.delete()
+    if team.is_first:
+        facts = {"identity": trainer.identity, "history": history, "versions": _versions()}
+        save_weights(run_dir, NAME, trainer.final.state_dict(), facts)
+        trainer.checkpoints.delete()
     final = trainer.final
     assert isinstance(final, Supernet)
     return final.eval()
+
+
+def _load_finished(run_dir: Path, identity: Mapping[str, Any]) -> Supernet:
+    checkpoint = load_weights(run_dir, NAME)
+    check_identity(run_dir / f"{NAME}.json", checkpoint.facts, identity)
+    CheckpointFolder(run_dir / "checkpoints").delete()  # an earlier call may have been killed before it did this
+    return _rebuild(checkpoint, run_dir)
 
 
 def load_supernet(run_dir: Path, device: str | torch.device = "cpu") -> Supernet:

@@ -1,0 +1,60 @@
+"""What the processes do that a launcher starts beside the first one: they help to train, and end.
+
+Only the first process works on the study: it reads the study file, holds the locks, writes the files, and searches. It
+tells the others what to train when the time has come.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from pathlib import Path
+
+from spikesearch.config import StudyConfig
+from spikesearch.errors import ConfigError, StudyError, TrainingError
+from spikesearch.study import prepare
+
+Job = tuple[StudyConfig, Path]
+"""What is trained, and the folder of its files, which only the first process uses."""
+
+
+def assist(device: str) -> None:
+    """Help the first process with its training and end; in the first process, or one without others, do nothing.
+
+    Args:
+        device: As in the first process.
+
+    Raises:
+        SystemExit: When the first process needs no help any more, or has ended.
+        SpikesearchError: If something is wrong with this process alone, such as data that are missing on its machine.
+    """
+    if os.environ.get("RANK", "0") == "0":  # importing torch takes seconds, and a mistake is to be told at once
+        return
+    from spikesearch.train import train_supernet
+    from spikesearch.train.distributed import TeamLostError, gathered, started
+
+    if started().is_first:
+        return
+    # There is nothing to tidy up here, and while a process waits for the others no Python handler would run.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    logging.getLogger("spikesearch").setLevel(logging.ERROR)  # everything is said once, by the first
+    try:
+        prepare.check_device(device)
+        with gathered(device) as (team, own):
+            job: Job | None = team.from_first(None)
+            if job is not None:
+                config, folder = job
+                data = prepare.load_data_of(config)
+                supernet = prepare.new_supernet(config, data)
+                train_supernet(
+                    supernet, data, config.train, seed=config.seed, run_dir=folder, device=own, progress=False
+                )
+    except (ConfigError, StudyError, TrainingError, TeamLostError):
+        # What is wrong is found by the first process, too. It says so and fails; a failure here would make the launcher
+        # end it before it could.
+        pass
+    raise SystemExit(0)
