@@ -33,11 +33,12 @@ def fuse(net: Spikformer) -> Spikformer:
     """
     twin = fast_copy(net).eval().requires_grad_(False)
     for unit in twin.modules():
-        if isinstance(unit, ConvUnit):
-            unit.conv = fuse_conv_bn_eval(unit.conv, unit.bn)  # type: ignore[type-var]
-            unit.bn = nn.Identity()
-        elif isinstance(unit, LinearUnit):
-            unit.linear = fuse_linear_bn_eval(unit.linear, unit.bn)  # type: ignore[type-var]
+        if isinstance(unit, ConvUnit | LinearUnit):
+            assert isinstance(unit.bn, nn.BatchNorm1d | nn.BatchNorm2d)
+            if isinstance(unit, ConvUnit):
+                unit.conv = fuse_conv_bn_eval(unit.conv, unit.bn)
+            else:
+                unit.linear = fuse_linear_bn_eval(unit.linear, unit.bn)
             unit.bn = nn.Identity()
     return twin
 
