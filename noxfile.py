@@ -25,6 +25,7 @@ CONSTRAINTS = ("-c", str(HERE / "constraints.txt"))
 # Everything optional is there: what is not installed is skipped by its tests.
 EVERYTHING = ".[test,grpc,nir,onnx,plots,postgres]"
 # One file of tests stays on one worker, so that what is trained for a file is trained once.
+BENCHMARKS = ("cost", "digits", "fidelity", "nmnist", "sampler", "scoring", "training")
 PARALLEL = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadfile")
 
 
@@ -78,7 +79,7 @@ def wheel(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Run benchmarks quickly, those named or all of them: `nox -s bench -- digits sampler`."""
     session.install(*CONSTRAINTS, "-e", ".[test]")
-    for name in session.posargs or sorted(path.stem for path in (HERE / "benchmarks").glob("[!_]*.py")):
+    for name in session.posargs or BENCHMARKS:
         session.run("python", f"benchmarks/{name}.py", "--quick")
 
 

@@ -6,6 +6,8 @@ import argparse
 import os
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +16,12 @@ from typing import Any
 from spikesearch.io import atomic_write_json
 
 PACKAGES = ("spikesearch", "torch", "spikingjelly", "timm", "optuna", "optuna-dashboard", "scikit-learn", "numpy")
+
+
+def _beside_checkout(argument: str) -> str:
+    """Return an argument as it would be typed in the checkout, without the folders of this machine."""
+    checkout = Path(__file__).resolve().parents[1]
+    return os.path.relpath(argument, checkout) if Path(argument).is_absolute() else argument
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,7 @@ class Report:
         """Return plain JSON types."""
         return {
             "benchmark": self.name,
-            "command": " ".join(["python", f"benchmarks/{self.name}.py", *sys.argv[1:]]),
+            "command": " ".join(["python", f"benchmarks/{self.name}.py", *map(_beside_checkout, sys.argv[1:])]),
             "quick": self.quick,
             "cores": os.cpu_count(),
             "machine": platform.machine(),
@@ -69,6 +77,21 @@ class Report:
 def data_folder() -> Path:
     """Return the folder with public data: `$SPIKESEARCH_DATA`, else `../shared/data` beside the checkout."""
     return Path(os.environ.get("SPIKESEARCH_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
+@contextmanager
+def resident_rise() -> Iterator[list[float]]:
+    """Yield a list that holds, behind the ``with`` block, by how many MiB it raised the resident set (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = _resident_peak()
+    rise: list[float] = []
+    yield rise
+    rise.append((_resident_peak() - before) / 1024)
+
+
+def _resident_peak() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:

@@ -22,44 +22,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest import mock
 
-import numpy as np
 import torch
 from harness import Report, parser
+from noise import noise_bundle
 from scoring_proposals import FILE, load
 
-from spikesearch import Architecture, EnergyReport, Supernet, energy
+from spikesearch import Architecture, EnergyReport, Supernet, activity
 from spikesearch.config import ScoringConfig
-from spikesearch.data.bundle import DataBundle
 from spikesearch.scoring import Scorer
 
 CALIBRATION = 256
 HALF = 100
 
 
-class Noise:
-    """Random images, in the form of a split."""
-
-    def __init__(self, count: int, size: int, seed: int) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        self.labels = torch.arange(count) % 10
-        self._images = torch.randn(count, 3, size, size, generator=generator)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def images(self, indices: range | np.ndarray) -> torch.Tensor:
-        return self._images[torch.as_tensor(np.asarray(indices))]
-
-
 @contextmanager
 def float64_sums() -> Iterator[None]:
     """Sum every input and output of every layer in float64, one by one."""
 
-    class Forgetful(energy._LastSpikes):
+    class Forgetful(activity._LastSpikes):
         def keep(self, spikes: torch.Tensor) -> float:
-            return energy._sum(spikes)
+            return activity._sum(spikes)
 
-    with mock.patch.object(energy, "count", energy._sum), mock.patch.object(energy, "_LastSpikes", Forgetful):
+    with mock.patch.object(activity, "count", activity._sum), mock.patch.object(activity, "_LastSpikes", Forgetful):
         yield
 
 
@@ -84,17 +68,7 @@ def main() -> None:
     proposals = proposals[: options.trials]
 
     torch.manual_seed(0)
-    data = DataBundle(
-        train=Noise(calibration, size, 0),
-        search=Noise(images, size, 1),
-        test=Noise(1, size, 2),
-        num_classes=10,
-        in_channels=3,
-        image_size=size,
-        frames=None,
-        class_names=tuple("0123456789"),
-        fingerprint="noise",
-    )
+    data = noise_bundle(search=images, calibration=calibration, size=size)
     supernet = Supernet(space, in_channels=3, image_size=size, num_classes=10)
     # The limit holds for 2,000 images: fewer get their share of it, so that as much is forgotten and computed again.
     tokens = images * (16 if options.quick else 64) / (2000 * 64)

@@ -15,12 +15,11 @@ import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from harness import Report, parser
+from harness import Report, parser, resident_rise
 from spikingjelly.activation_based import functional
 from spikingjelly.activation_based.model.spikformer import Spikformer as SpikingJellySpikformer
 from torch import Tensor, nn
@@ -192,17 +191,10 @@ def peak_memory(kind: str, batch: int) -> float:
     x, labels = torch.randn(batch, 3, SIZE, SIZE), torch.arange(batch) % CLASSES
     net = fast_copy(ours) if kind == "ours" else theirs
     run = step(net, (lambda: net(x)) if kind == "ours" else (lambda: their_logits(net, x)), labels)
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    before = resident_peak()
-    for _ in range(3):
-        run()
-    return (resident_peak() - before) / 1024
-
-
-def resident_peak() -> int:
-    """Return the largest resident set of this process since the peak was forgotten, in KiB (Linux)."""
-    status = Path("/proc/self/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+    with resident_rise() as rise:
+        for _ in range(3):
+            run()
+    return rise[0]
 
 
 if __name__ == "__main__":
