@@ -276,8 +276,9 @@ def test_trials_that_do_not_exist(finished: Path, cli: Cli) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("arguments", ["--version", "study list -f json", "study list"])
+@pytest.mark.parametrize(
+    ("arguments", "unbuffered"), [("--version", ""), ("study list -f json", ""), ("study list", "1")]
+)
 def test_a_result_that_nobody_can_read(tmp_path: Path, arguments: str, unbuffered: str) -> None:
     new_study(f"sqlite:///{tmp_path}/spikesearch.db")
 
