@@ -248,6 +248,8 @@ def delete(
     if not yes:
         if not sys.stdin.isatty():
             raise StudyError("Without a terminal nobody can be asked, so nothing was deleted; give --yes.")
-        typer.confirm(f"Delete the study {name!r} with its trials and its supernet?", abort=True, err=True)
+        if not typer.confirm(f"Delete the study {name!r} with its trials and its supernet?", err=True):
+            print("Nothing was deleted.", file=sys.stderr)
+            raise typer.Exit(1)
     delete_study(name, storage=storage)
     print(name)
