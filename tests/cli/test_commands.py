@@ -221,7 +221,7 @@ def test_deleting_asks(studied: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch)
     assert "nothing was deleted; give --yes" in cli("study", "delete", "tiny").complaint
     monkeypatch.setattr("sys.stdin", Terminal("n\n"))
     result = cli("study", "delete", "tiny")
-    assert (result.status, result.out) == (1, "")
+    assert (result.status, result.out.strip()) == (1, "")
     assert result.err.endswith("Nothing was deleted.\n")
     assert open_store(url).has("tiny")
     assert cli("study", "delete", "tiny", "--yes") == Result(0, "tiny\n", "")
