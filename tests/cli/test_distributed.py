@@ -29,7 +29,8 @@ def torchrun(tmp_path: Path) -> Callable[..., Result]:
             text=True,
             timeout=300,
         )
-        return Result(done.returncode, done.stdout, done.stderr)
+        ours = [line for line in done.stdout.splitlines(keepends=True) if not line.startswith("[Gloo]")]  # of torch 2.8
+        return Result(done.returncode, "".join(ours), done.stderr)
 
     return run
 
