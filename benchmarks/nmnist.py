@@ -34,6 +34,9 @@ def main() -> None:
     arguments.add_argument("--first-fold", type=int, default=0, help="leave out the folds before it")
     arguments.add_argument("--epochs", type=int, help="instead of the study file's")
     args = arguments.parse_args()
+    if not (data_folder() / ARCHIVE).exists():
+        print(f"skipped: there is no {ARCHIVE} in the folder of public data; name that with SPIKESEARCH_DATA.")
+        return
     config = load_study_file(find_study_file("nmnist-small"))
     train, search = config.train, config.search
     if args.quick:

@@ -79,7 +79,8 @@ def _run() -> int:
 
 def _run_command() -> int:
     try:
-        return int(app(prog_name="spikesearch", standalone_mode=False) or 0)
+        status = int(app(prog_name="spikesearch", standalone_mode=False) or 0)
+        return status if status != INTERRUPTED else _interrupted()  # newer typers turn Ctrl-C into a status
     except SpikesearchError as error:
         return _complain(str(error))
     except _UsageError as error:  # a wrong command or option
@@ -90,13 +91,17 @@ def _run_command() -> int:
         message = error.format_message().replace("Value error, ", "").rstrip(".")  # pydantic's words, in newer typers
         return _complain(f"{message}. See {command} --help.")
     except (KeyboardInterrupt, typer.Abort):
-        print("spikesearch: interrupted; the same command goes on from here.", file=sys.stderr)
-        return INTERRUPTED
+        return _interrupted()
     except Exception as error:
         message = _storage_failure(error)
         if message is None:
             raise
         return _complain(message)
+
+
+def _interrupted() -> int:
+    print("spikesearch: interrupted; the same command goes on from here.", file=sys.stderr)
+    return INTERRUPTED
 
 
 def _complain(message: str) -> int:

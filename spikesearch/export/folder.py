@@ -19,6 +19,7 @@ from torch import nn
 from spikesearch.errors import CheckpointError, ExportError, StorageError
 from spikesearch.io import atomic_write_bytes, atomic_write_json, sync_folder, user_path
 from spikesearch.nn import Spikformer
+from spikesearch.nn.lif import StatelessNeuron
 from spikesearch.space import Architecture
 from spikesearch.train.checkpoint import tensors_hash, weights_hash
 
@@ -55,6 +56,8 @@ def save_network(folder: str | Path, net: Spikformer, facts: Mapping[str, Any]) 
         True
     """
     folder = user_path(folder, "The folder")
+    if any(isinstance(module, StatelessNeuron) for module in net.modules()):
+        raise ExportError("A fused or fast copy cannot be saved: save the network that it was made from.")
     described = describe(net, facts)
     with new_folder(folder, described) as scratch:
         write_weights(scratch, net)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from spikesearch.errors import ExportError, MissingDependencyError
 from spikesearch.nn import Spikformer
 from spikesearch.nn.functional import STEM_STAGES, AttentionProduct, time_first
-from spikesearch.nn.lif import NoLIF
+from spikesearch.nn.lif import Currents, NoLIF
 from spikesearch.nn.spikformer import ConvUnit
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ TIME_STEP = 1e-4  # seconds; SpikingJelly's default, so that its importer needs 
 SAME_VALUES = 0.999
 ROUNDING = 1e-3  # standard deviations that currents may differ by; sums of spikes that differ, differ by 1
 
-_HELD = (nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.MaxPool2d, LIFNode, NoLIF)
+_HELD = (nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.MaxPool2d, LIFNode, NoLIF, Currents)
 
 
 def check_nir() -> None:

@@ -17,7 +17,7 @@ from spikesearch.nn.functional import (
     stem_widths,
     to_tokens,
 )
-from spikesearch.nn.lif import AttentionLIF, ElasticLIF, ElasticStreamLIF, NoLIF
+from spikesearch.nn.lif import AttentionLIF, Currents, ElasticLIF, ElasticStreamLIF, NoLIF
 from spikesearch.space import SearchSpace
 
 
@@ -49,7 +49,7 @@ class ElasticUnit(nn.Module):
         self.op_name = name
         self.add_module(name, op)
         self.bn = ElasticBatchNorm(channels, groups=groups)
-        self.lif = ElasticLIF(space.v_thresholds, space.taus) if spiking else NoLIF()
+        self.lif = ElasticLIF(space.v_thresholds, space.taus) if spiking else Currents()
 
     def currents(self, x: Tensor, outputs: int, spec: StemSpec | BlockSpec) -> Tensor:
         """Return what the neurons integrate or the stream takes up, for ``x`` with time and batch merged."""

@@ -9,7 +9,7 @@ from spikingjelly.activation_based.neuron import LIFNode
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from spikesearch.nn.lif import StreamLIF, lif
+from spikesearch.nn.lif import StatelessNeuron, StreamLIF, lif
 from spikesearch.nn.spikformer import ConvUnit, LinearUnit, Spikformer
 
 
@@ -18,7 +18,8 @@ def fuse(net: Spikformer) -> Spikformer:
 
     Folding rounds otherwise, so that now and then a neuron near its threshold decides otherwise: logits are nearly
     those of ``net``, not bit for bit. Under ``torch.autocast("cpu", torch.bfloat16)`` it is faster still on a CPU with
-    AMX or AVX-512 BF16: spikes are exact in bfloat16.
+    AMX or AVX-512 BF16: spikes are exact in bfloat16, and a stream of membrane currents stays in float32. The copy is
+    to be run, not saved or trained: save ``net``.
 
     Args:
         net: A network with the batch-norm statistics that it is to be used with.
@@ -33,8 +34,7 @@ def fuse(net: Spikformer) -> Spikformer:
     """
     twin = fast_copy(net).eval().requires_grad_(False)
     for unit in twin.modules():
-        if isinstance(unit, ConvUnit | LinearUnit):
-            assert isinstance(unit.bn, nn.BatchNorm1d | nn.BatchNorm2d)
+        if isinstance(unit, ConvUnit | LinearUnit) and isinstance(unit.bn, nn.BatchNorm1d | nn.BatchNorm2d):
             if isinstance(unit, ConvUnit):
                 unit.conv = fuse_conv_bn_eval(unit.conv, unit.bn)
             else:
@@ -59,7 +59,7 @@ def fast_copy(net: Spikformer) -> Spikformer:
     return twin
 
 
-class _StatelessLIF(nn.Module):
+class _StatelessLIF(StatelessNeuron):
     """:func:`spikesearch.nn.lif.lif` as a module without parameters."""
 
     def __init__(self, v_threshold: float, tau: float) -> None:
@@ -71,7 +71,7 @@ class _StatelessLIF(nn.Module):
         return lif(x_seq, tau=self.tau, v_threshold=self.v_threshold)
 
 
-class _StatelessStreamLIF(nn.Module):
+class _StatelessStreamLIF(StatelessNeuron):
     """The same for :class:`~spikesearch.nn.lif.StreamLIF`, with its extra state and its gradients."""
 
     def __init__(self, node: StreamLIF) -> None:
@@ -79,7 +79,7 @@ class _StatelessStreamLIF(nn.Module):
         self.gene, self.tau, self.v_threshold = node.gene, node.tau, node.v_threshold
 
     def get_extra_state(self) -> Tensor:
-        return torch.tensor(self.v_threshold)
+        return torch.tensor(self.v_threshold, device="cpu")
 
     def set_extra_state(self, state: Tensor) -> None:
         self.v_threshold = float(state)

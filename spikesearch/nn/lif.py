@@ -205,6 +205,18 @@ class NoLIF(nn.Module):
         return x_seq
 
 
+class Currents(NoLIF):
+    """Stands at the end of a branch that adds currents to a residual stream, which is float32 in any precision."""
+
+    def forward(self, x_seq: Tensor, *genes: float) -> Tensor:
+        """Return ``x_seq`` as float32."""
+        return x_seq.float()
+
+
+class StatelessNeuron(nn.Module):
+    """Base of the neurons of fast copies of plain networks, for those who look for neurons."""
+
+
 def plain_lif(v_threshold: float, tau: float) -> neuron.LIFNode:
     """Return SpikingJelly's multi-step LIF node with the dynamics of :func:`lif`.
 

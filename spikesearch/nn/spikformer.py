@@ -30,7 +30,7 @@ from spikesearch.nn.functional import (
     time_first,
     to_tokens,
 )
-from spikesearch.nn.lif import ATTENTION_TAU, ATTENTION_THRESHOLD, NoLIF, StreamLIF, plain_lif
+from spikesearch.nn.lif import ATTENTION_TAU, ATTENTION_THRESHOLD, Currents, NoLIF, StreamLIF, plain_lif
 
 
 class Spikformer(nn.Module):
@@ -206,7 +206,7 @@ def _norm_and_neurons(
     norm: nn.BatchNorm1d | nn.BatchNorm2d, spec: StemSpec | BlockSpec, spiking: bool
 ) -> tuple[nn.Module, nn.Module]:
     if not spiking:
-        return norm, NoLIF()
+        return norm, Currents()
     nn.init.constant_(norm.weight, spec.v_threshold * spec.tau / 2)
     return norm, plain_lif(spec.v_threshold, spec.tau)
 

@@ -10,7 +10,9 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from spikesearch.config import StudyConfig
 from spikesearch.errors import ConfigError, StudyError, TrainingError
@@ -32,15 +34,16 @@ def assist(device: str) -> None:
     """
     if os.environ.get("RANK", "0") == "0":  # importing torch takes seconds, and a mistake is to be told at once
         return
+    # There is nothing to tidy up here, and while a process waits for the others no Python handler would run. Before the
+    # imports: the launcher ends this process as soon as the first one has failed.
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    _handle(dict.fromkeys(handlers, signal.SIG_DFL))
     from spikesearch.train import train_supernet
     from spikesearch.train.distributed import TeamLostError, gathered, started
 
-    if started().is_first:
+    if started().is_first:  # a rank without a team
+        _handle(handlers)
         return
-    # There is nothing to tidy up here, and while a process waits for the others no Python handler would run.
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
     logging.getLogger("spikesearch").setLevel(logging.ERROR)  # everything is said once, by the first
     try:
         prepare.check_device(device)
@@ -58,3 +61,9 @@ def assist(device: str) -> None:
         # end it before it could.
         pass
     raise SystemExit(0)
+
+
+def _handle(handlers: Mapping[signal.Signals, Any]) -> None:
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

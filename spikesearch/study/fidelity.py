@@ -311,7 +311,7 @@ def _candidates(trained: Trained, folder: Path, n: int) -> list[Candidate]:
 
 
 def _scoring_facts(trained: Trained) -> dict[str, Any]:
-    return trained.config.scoring.model_dump(mode="json", exclude={"cache_mb"})
+    return trained.config.scoring.model_dump(mode="json", exclude={"cache_mb", "precision"})
 
 
 def _score_of(data: Mapping[str, Any]) -> tuple[Score | None]:

@@ -203,6 +203,7 @@ def subnet_facts(trained: Trained, trial: TrialResult) -> dict[str, Any]:
         "accuracy": trial.accuracy,
         "energy_uJ": trial.energy_uJ,
         "energy_convention": trained.config.scoring.convention,
+        "scored_in": trained.config.scoring.precision,
         **data_facts(trained),
         "supernet_hash": trained.study.user_attrs[provenance.SUPERNET_HASH],
         "versions": provenance.package_versions(),

@@ -88,7 +88,7 @@ def test_during_training(tmp_path: Path, tiny_file: Path, undisturbed: Path, cli
     assert cli("study", "create", tiny_file).status == 0
     with running(tmp_path) as process:
         checkpoints = tmp_path / "runs/tiny/checkpoints"
-        wait_until(lambda: checkpoints.is_dir() and any(checkpoints.glob("[!.]*")), process)
+        stop_when(process, lambda: checkpoints.is_dir() and any(checkpoints.glob("[!.]*")))
         process.kill()
         process.wait()
     assert not (tmp_path / "runs/tiny/supernet.json").exists()
@@ -128,13 +128,13 @@ def test_ctrl_c(finished: Path, undisturbed: Path, cli: Callable[..., Result]) -
         process.send_signal(signal.SIGCONT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "interrupted" in err.splitlines()[-1]
+    assert err.splitlines()[-1] == "spikesearch: interrupted; the same command goes on from here."
     assert "Traceback" not in err
     states = trial_states(finished)
-    assert states[-2:] == ["FAIL", "WAITING"]
-    assert "RUNNING" not in states
+    # the trial may have had its score when the process was frozen; then it is finished first
+    assert states[-2:] == ["FAIL", "WAITING"] or set(states) == {"COMPLETE"}
     go_on(cli, finished, undisturbed, "--n-trials", 1)
-    assert trial_states(finished) == [*states[:-1], "COMPLETE"]
+    assert trial_states(finished) == [*(state for state in states if state != "WAITING"), "COMPLETE"]
 
 
 def test_a_batch_systems_signal_stops_all_workers(
