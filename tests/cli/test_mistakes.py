@@ -228,7 +228,7 @@ def test_a_name_that_means_two_things(tmp_path: Path, cli: Cli) -> None:
         (("--study-name", "a/b"), "`study_name` must start with"),
         (("--n-trials", "many"), "--n-trials"),
         (("--study-name", ""), "`study_name` must start with"),
-        (("--nothing",), "--nothing. See spikesearch study run --help."),
+        (("--nothing",), "See spikesearch study run --help."),
         (("another",), "(another). See spikesearch study run --help."),
         (("-f", "xml"), "Invalid value for '--format' / '-f': 'xml' is not one of"),
     ],
