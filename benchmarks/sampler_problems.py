@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ MACRO_FILE = "nas-bench-macro/nas-bench-macro_cifar10.json"
 DIGITS_TABLE = Path(__file__).parent / "results" / "digits_table.json"
 
 
-class Problem:
+class Problem(ABC):
     """One problem with two objectives.
 
     Attributes:
@@ -41,9 +42,9 @@ class Problem:
     reference: tuple[float, float] = (1.0, 1.0)
     maximum: float = 1.0
 
+    @abstractmethod
     def __call__(self, trial: optuna.trial.BaseTrial) -> Values:
         """Ask for the parameters and return the objective values."""
-        raise NotImplementedError
 
     def losses(self, values: np.ndarray) -> np.ndarray:
         """Return normalised losses, to be minimised within the reference point; shapes [n, 2]."""

@@ -244,8 +244,8 @@ def delete(
     """Delete a study, its supernet and its checkpoints."""
     from spikesearch.study.store import delete_study, find_study, open_store
 
-    find_study(open_store(storage, create=False), name)
     if not yes:
+        find_study(open_store(storage, create=False), name)  # before anything is asked
         if not sys.stdin.isatty():
             raise StudyError("Without a terminal nobody can be asked, so nothing was deleted; give --yes.")
         if not typer.confirm(f"Delete the study {name!r} with its trials and its supernet?", err=True):

@@ -42,6 +42,14 @@ static inline float exp_approx(float x) {
     return p * scale;
 }
 
+/* One step of one neuron: charge, fire, reset. */
+static inline int fire(float *v, float x, float tau, float threshold) {
+    float h = *v + (x - *v) / tau;
+    int fired = h >= threshold;
+    *v = fired ? 0.0f : h;
+    return fired;
+}
+
 static void forward_range(void *argument) {
     const job *j = argument;
     float v[BLOCK];
@@ -52,12 +60,7 @@ static void forward_range(void *argument) {
         for (int64_t t = 0; t < j->steps; t++) {
             const float *restrict x = (const float *)j->x + t * j->x_stride + start;
             float *restrict s = (float *)j->out + t * j->stride + start;
-            for (int64_t i = 0; i < n; i++) {
-                float h = v[i] + (x[i] - v[i]) / tau;
-                int fired = h >= threshold;
-                s[i] = fired ? 1.0f : 0.0f;
-                v[i] = fired ? 0.0f : h;
-            }
+            for (int64_t i = 0; i < n; i++) s[i] = fire(&v[i], x[i], tau, threshold) ? 1.0f : 0.0f;
         }
     }
 }
@@ -79,10 +82,7 @@ static void forward_bf16_range(void *argument) {
                 uint32_t bits = (uint32_t)x[i] << 16; /* bfloat16 is the upper half of float32 */
                 float current;
                 memcpy(&current, &bits, sizeof current);
-                float h = v[i] + (current - v[i]) / tau;
-                int fired = h >= threshold;
-                s[i] = fired ? 0x3f80 : 0; /* 1.0 */
-                v[i] = fired ? 0.0f : h;
+                s[i] = fire(&v[i], current, tau, threshold) ? 0x3f80 : 0; /* 1.0 */
             }
         }
     }

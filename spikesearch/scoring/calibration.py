@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from spikesearch.config import ScoringConfig
+    from spikesearch.data import DataBundle
 
 _SEED = 20_230_601  # fixed: the same images for every architecture, worker and process
 
@@ -28,3 +35,8 @@ def calibration_indices(labels: np.ndarray, count: int) -> np.ndarray:
         seen[label] = turn[position] + 1
     ranked = order[np.argsort(turn[order], kind="stable")]
     return np.sort(ranked[:count])
+
+
+def calibration_images(data: DataBundle, config: ScoringConfig) -> Tensor:
+    """Return the un-augmented training images ``[N, ...]`` that all networks of a data set are calibrated on."""
+    return data.train.images(calibration_indices(data.train.labels.numpy(), config.calibration_images))

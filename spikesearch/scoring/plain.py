@@ -9,21 +9,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikesearch.activity import measure_activity
-from spikesearch.energy import EnergyModel
-from spikesearch.fitness import dead_below
 from spikesearch.nn import Spikformer, count_parameters
 from spikesearch.nn.elastic import channel_stats
-from spikesearch.scoring.calibration import calibration_indices
-from spikesearch.scoring.scorer import Score, SplitName
+from spikesearch.scoring.scorer import Score, SplitName, energy_model
 
 if TYPE_CHECKING:
     from spikesearch.config import ScoringConfig
     from spikesearch.data import DataBundle, Split
-
-
-def calibration_images(data: DataBundle, config: ScoringConfig) -> Tensor:
-    """Return the un-augmented training images ``[N, ...]`` that a scorer of this data set calibrates on."""
-    return data.train.images(calibration_indices(data.train.labels.numpy(), config.calibration_images))
 
 
 @torch.no_grad()
@@ -70,18 +62,8 @@ def score_network(net: Spikformer, data: DataBundle, config: ScoringConfig, spli
             logits = net(images.images(positions).to(device))
             labels = images.labels[positions.start : positions.stop].to(device)
             correct += int((logits.argmax(-1) == labels).sum())
-    report = EnergyModel(config.convention, mac_pj=config.mac_pj, ac_pj=config.ac_pj).price(activity)
-    accuracy = correct / len(images)
-    return Score(
-        accuracy=accuracy,
-        energy_uJ=report.total_uJ,
-        params=count_parameters(net),
-        macs=report.macs,
-        acs=report.acs,
-        mean_firing_rate=report.mean_firing_rate,
-        n_images=report.n_images,
-        dead=accuracy < dead_below(data.num_classes),
-    )
+    report = energy_model(config).price(activity)
+    return Score.of(correct / len(images), report, params=count_parameters(net), num_classes=data.num_classes)
 
 
 def _take_statistics(module: nn.Module, args: tuple[Tensor]) -> None:

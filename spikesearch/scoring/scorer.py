@@ -14,7 +14,7 @@ from spikesearch.energy import EnergyModel, EnergyReport
 from spikesearch.fitness import dead_below
 from spikesearch.nn import ChannelStats, Spikformer, Stage, Supernet
 from spikesearch.scoring.cache import Node, PrefixCache
-from spikesearch.scoring.calibration import calibration_indices
+from spikesearch.scoring.calibration import calibration_images
 from spikesearch.scoring.packing import Packed, pack, unpack_sum
 from spikesearch.space import Architecture
 
@@ -50,9 +50,28 @@ class Score:
     n_images: int
     dead: bool
 
+    @classmethod
+    def of(cls, accuracy: float, report: EnergyReport, *, params: int, num_classes: int) -> Score:
+        """Return the score that an accuracy and an energy report make."""
+        return cls(
+            accuracy=accuracy,
+            energy_uJ=report.total_uJ,
+            params=params,
+            macs=report.macs,
+            acs=report.acs,
+            mean_firing_rate=report.mean_firing_rate,
+            n_images=report.n_images,
+            dead=accuracy < dead_below(num_classes),
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
         return asdict(self)
+
+
+def energy_model(config: ScoringConfig) -> EnergyModel:
+    """Return the energy model that a study file asks for."""
+    return EnergyModel(config.convention, mac_pj=config.mac_pj, ac_pj=config.ac_pj)
 
 
 @dataclass
@@ -92,9 +111,8 @@ class Scorer:
         self.supernet = supernet.to(self.device).eval()
         self.data = data
         self.config = config
-        self.energy_model = EnergyModel(config.convention, mac_pj=config.mac_pj, ac_pj=config.ac_pj)
-        chosen = calibration_indices(data.train.labels.numpy(), config.calibration_images)
-        self._calibration = data.train.images(chosen).to(self.device)
+        self.energy_model = energy_model(config)
+        self._calibration = calibration_images(data, config).to(self.device)
         self._kept: dict[str, Tensor] = {}
         self.cache = PrefixCache(config.cache_mb << 20)
         self.work = Work()
@@ -110,16 +128,8 @@ class Scorer:
             SpaceError: If ``arch`` is not in the space.
         """
         accuracy, report = self.evaluate(arch, split)
-        return Score(
-            accuracy=accuracy,
-            energy_uJ=report.total_uJ,
-            params=self.count_parameters(arch),
-            macs=report.macs,
-            acs=report.acs,
-            mean_firing_rate=report.mean_firing_rate,
-            n_images=report.n_images,
-            dead=accuracy < dead_below(self.data.num_classes),
-        )
+        params = self.count_parameters(arch)
+        return Score.of(accuracy, report, params=params, num_classes=self.data.num_classes)
 
     @torch.no_grad()
     def evaluate(self, arch: Architecture, split: SplitName = "search") -> tuple[float, EnergyReport]:

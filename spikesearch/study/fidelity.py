@@ -15,7 +15,8 @@ import numpy as np
 from spikesearch.errors import MissingDependencyError, StudyError, TrainingError
 from spikesearch.io import atomic_write_bytes, atomic_write_json
 from spikesearch.scoring import Score
-from spikesearch.scoring.plain import calibrate_network, calibration_images, score_network
+from spikesearch.scoring.calibration import calibration_images
+from spikesearch.scoring.plain import calibrate_network, score_network
 from spikesearch.study import prepare, provenance
 from spikesearch.study.fidelity_networks import Candidate, NetworkList, digest, fixed_neurons, read_kept
 from spikesearch.study.fidelity_stats import CONFIDENCE, MIN_MEMBERS, RESAMPLES, Comparison, compare, quantile_bins
@@ -227,7 +228,7 @@ class _Alone:
                 "recipe": applicable_recipe(config),
                 "model": trained.config.model.model_dump(mode="json"),
                 "data": trained.data.fingerprint,
-                "scoring": _scoring_facts(trained),
+                "scoring": _scoring_facts(trained, "precision"),  # alone, networks are scored in full precision
             }
         )
 
@@ -310,8 +311,8 @@ def _candidates(trained: Trained, folder: Path, n: int) -> list[Candidate]:
     return NetworkList(config.space.search_space(), config.seed, trained.scorer.score, path).first(n)
 
 
-def _scoring_facts(trained: Trained) -> dict[str, Any]:
-    return trained.config.scoring.model_dump(mode="json", exclude={"cache_mb", "precision"})
+def _scoring_facts(trained: Trained, *others: str) -> dict[str, Any]:
+    return trained.config.scoring.model_dump(mode="json", exclude={"cache_mb", *others})
 
 
 def _score_of(data: Mapping[str, Any]) -> tuple[Score | None]:

@@ -25,7 +25,7 @@ from spikesearch.study import prepare, provenance
 from spikesearch.study.owner import new_identity
 from spikesearch.study.resolve import resolve
 from spikesearch.study.results import find_trial
-from spikesearch.study.store import Store, check_name, find_study, load_study, open_store, run_folder
+from spikesearch.study.store import Store, check_name, find_study, load_study, open_store, run_folder, study_exists
 
 if TYPE_CHECKING:
     from spikesearch.data import DataBundle
@@ -180,10 +180,7 @@ def _create(store: Store, name: str, about: RecipeStudy, data: DataBundle, load_
             study = find_study(store, name)
             if provenance.RECIPE in study.user_attrs or study.get_trials(deepcopy=False):
                 if not load_if_exists:
-                    raise StudyError(
-                        f"The study {name!r} exists in {store.name}; continue it with `spikesearch study run {name}`, "
-                        "accept it with --skip-if-exists, or choose another --study-name."
-                    )
+                    raise study_exists(store, name)
                 if RecipeStudy.of(study).to_dict() != about.to_dict():
                     raise StudyError(f"The study {name!r} is about something else; choose another --study-name.")
                 return study

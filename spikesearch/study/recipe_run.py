@@ -16,7 +16,8 @@ from optuna.trial import FrozenTrial, TrialState
 from torch import nn
 
 from spikesearch.errors import StudyError
-from spikesearch.scoring.plain import calibrate_network, calibration_images, score_network
+from spikesearch.scoring.calibration import calibration_images
+from spikesearch.scoring.plain import calibrate_network, score_network
 from spikesearch.study import prepare, provenance
 from spikesearch.study.identity import Worker, running_here
 from spikesearch.study.owner import claim

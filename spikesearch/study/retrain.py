@@ -222,7 +222,8 @@ class _Job:
 
     def _train(self, trial: TrialResult, *, progress: bool) -> dict[str, Any]:
         from spikesearch.export.folder import save_network
-        from spikesearch.scoring.plain import calibrate_network, calibration_images, score_network
+        from spikesearch.scoring.calibration import calibration_images
+        from spikesearch.scoring.plain import calibrate_network, score_network
         from spikesearch.train.retrain import applicable_recipe, train_network
 
         trained, arch = self.trained, trial.architecture

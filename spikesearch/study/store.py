@@ -130,10 +130,7 @@ def create_study(
             study = _bare(store, name)
             if provenance.STUDY_FILE in study.user_attrs or study.get_trials(deepcopy=False):
                 if not load_if_exists:
-                    raise StudyError(
-                        f"The study {name!r} exists in {store.name}; continue it with `spikesearch study run {name}`, "
-                        "accept it with --skip-if-exists, or choose another --study-name."
-                    )
+                    raise study_exists(store, name)
                 provenance.verify_config(study, config)
                 if provenance.stored_config(study) != config:  # only what is free to change
                     study.set_user_attr(provenance.STUDY_FILE, config.to_dict())
@@ -220,6 +217,14 @@ def delete_study(name: str, *, storage: str | BaseStorage | None = None) -> None
         _log.warning("The files in %s belong to another study of this name; they stay.", folder)
     elif folder is not None and folder.is_dir():
         _remove_files(folder)
+
+
+def study_exists(store: Store, name: str) -> StudyError:
+    """Return what is raised where a study was to be made whose name is taken."""
+    return StudyError(
+        f"The study {name!r} exists in {store.name}; continue it with `spikesearch study run {name}`, "
+        "accept it with --skip-if-exists, or choose another --study-name."
+    )
 
 
 @contextmanager

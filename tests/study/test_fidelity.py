@@ -19,7 +19,8 @@ from spikesearch.errors import CheckpointError, StudyError
 from spikesearch.nn import Spikformer
 from spikesearch.report.fidelity import fidelity_figure
 from spikesearch.scoring import Score
-from spikesearch.scoring.plain import calibrate_network, calibration_images
+from spikesearch.scoring.calibration import calibration_images
+from spikesearch.scoring.plain import calibrate_network
 from spikesearch.study.fidelity import Fidelity, Network, measure_fidelity
 from spikesearch.study.fidelity_networks import fixed_neurons
 from spikesearch.study.runner import open_session

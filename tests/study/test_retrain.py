@@ -10,7 +10,8 @@ import pytest
 
 from spikesearch.errors import CheckpointError, ExportError, StudyError, StudyNotFoundError, TrainingError
 from spikesearch.export.folder import load_network, read_facts
-from spikesearch.scoring.plain import calibrate_network, calibration_images
+from spikesearch.scoring.calibration import calibration_images
+from spikesearch.scoring.plain import calibrate_network
 from spikesearch.study import run_study
 from spikesearch.study.retrain import retrain_subnet
 from spikesearch.study.trained import Trained, open_trained

@@ -14,7 +14,8 @@ from spikesearch.nn import Spikformer
 from spikesearch.nn.fast import fast_copy
 from spikesearch.nn.lif import StreamLIF
 from spikesearch.scoring import Scorer
-from spikesearch.scoring.plain import calibrate_network, calibration_images, score_network
+from spikesearch.scoring.calibration import calibration_images
+from spikesearch.scoring.plain import calibrate_network, score_network
 from spikesearch.train import weights_hash
 from spikesearch.train.loop import Trainer
 from spikesearch.train.retrain import fresh_network, plain_copy, train_network
