@@ -1,7 +1,7 @@
 """How well scores with inherited weights rank architectures, against training each of them alone.
 
     python benchmarks/fidelity.py --json benchmarks/results/fidelity.json
-    python benchmarks/fidelity.py --study fashion-mnist-small --data-root DATA --folder RUN --json ...
+    python benchmarks/fidelity.py --study fashion-mnist-small --data-root DATA --max-train 3000 --folder RUN --json ...
 
 Trains the supernet of a study and then architectures alone until 30 of them are alive, ten with a second seed. With
 ``--folder`` everything is kept there, and the same command goes on after an interruption. Only the search split is
@@ -33,10 +33,11 @@ def main() -> None:
     arguments.add_argument("--study", default="digits", help="id or path of a study file")
     arguments.add_argument("--data-root", type=Path, help="folder that holds the folder of the study's data")
     arguments.add_argument("--folder", type=Path, help="where to keep study and trainings; by default nowhere")
+    arguments.add_argument("--max-train", type=int, help="at most so many training images")
     arguments.add_argument("--epochs", type=int, help="of each training alone; by default the recipe's")
     arguments.add_argument("--device", default="cpu")
     args = arguments.parse_args()
-    config = study_file(args.study, args.data_root)
+    config = study_file(args.study, args.data_root, args.max_train)
     wanted, epochs = LIVE, args.epochs
     if args.quick:
         config = config.model_copy(update={"train": config.train.model_copy(update={"epochs": 3})})
@@ -54,12 +55,14 @@ def main() -> None:
     report.write(args.json)
 
 
-def study_file(name: str, data_root: Path | None) -> StudyConfig:
+def study_file(name: str, data_root: Path | None, max_train: int | None) -> StudyConfig:
     config = load_study_file(find_study_file(name))
-    if data_root is None:
-        return config
-    path = data_root.resolve() / Path(config.data.path).name
-    return config.model_copy(update={"data": config.data.model_copy(update={"path": str(path)})})
+    data = config.data
+    if data_root is not None:
+        data = data.model_copy(update={"path": str(data_root.resolve() / Path(data.path).name)})
+    if max_train is not None:
+        data = data.model_copy(update={"splits": data.splits.model_copy(update={"max_train": max_train})})
+    return config.model_copy(update={"data": data})
 
 
 def measure(config: StudyConfig, folder: Path, wanted: int, epochs: int | None, device: str) -> Fidelity:
