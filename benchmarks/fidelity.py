@@ -1,7 +1,7 @@
 """How well scores with inherited weights rank architectures, against training each of them alone.
 
     python benchmarks/fidelity.py --json benchmarks/results/fidelity.json
-    python benchmarks/fidelity.py --study fashion-mnist-small --data-root DATA --max-train 3000 --folder RUN --json ...
+    python benchmarks/fidelity.py --study fashion-mnist-small --data-root DATA --max-train 2000 --epochs 10 --json ...
 
 Trains the supernet of a study and then architectures alone until 30 of them are alive, ten with a second seed. With
 ``--folder`` everything is kept there, and the same command goes on after an interruption. Only the search split is
@@ -34,19 +34,16 @@ def main() -> None:
     arguments.add_argument("--data-root", type=Path, help="folder that holds the folder of the study's data")
     arguments.add_argument("--folder", type=Path, help="where to keep study and trainings; by default nowhere")
     arguments.add_argument("--max-train", type=int, help="at most so many training images")
-    arguments.add_argument("--epochs", type=int, help="of each training alone; by default the recipe's")
+    arguments.add_argument("--epochs", type=int, help="of every training, instead of the study file's")
     arguments.add_argument("--device", default="cpu")
     args = arguments.parse_args()
-    config = study_file(args.study, args.data_root, args.max_train)
-    wanted, epochs = LIVE, args.epochs
-    if args.quick:
-        config = config.model_copy(update={"train": config.train.model_copy(update={"epochs": 3})})
-        wanted = 6
+    wanted, epochs = (6, 3) if args.quick else (LIVE, args.epochs)
+    config = study_file(args.study, args.data_root, args.max_train, epochs)
     report = Report("fidelity", args.quick)
     with contextlib.ExitStack() as stack:
         folder = args.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="spikesearch-fidelity-")))
         folder.mkdir(parents=True, exist_ok=True)
-        done = measure(config, folder, wanted, epochs, args.device)
+        done = measure(config, folder, wanted, args.device)
         if args.json is not None and (done.folder / PICTURE).exists():
             args.json.parent.mkdir(parents=True, exist_ok=True)
             args.json.with_suffix(".png").write_bytes((done.folder / PICTURE).read_bytes())
@@ -55,17 +52,19 @@ def main() -> None:
     report.write(args.json)
 
 
-def study_file(name: str, data_root: Path | None, max_train: int | None) -> StudyConfig:
+def study_file(name: str, data_root: Path | None, max_train: int | None, epochs: int | None) -> StudyConfig:
     config = load_study_file(find_study_file(name))
-    data = config.data
+    data, train = config.data, config.train
     if data_root is not None:
         data = data.model_copy(update={"path": str(data_root.resolve() / Path(data.path).name)})
     if max_train is not None:
         data = data.model_copy(update={"splits": data.splits.model_copy(update={"max_train": max_train})})
-    return config.model_copy(update={"data": data})
+    if epochs is not None:
+        train = train.model_copy(update={"epochs": epochs})
+    return config.model_copy(update={"data": data, "train": train})
 
 
-def measure(config: StudyConfig, folder: Path, wanted: int, epochs: int | None, device: str) -> Fidelity:
+def measure(config: StudyConfig, folder: Path, wanted: int, device: str) -> Fidelity:
     storage = f"sqlite:///{folder.resolve() / 'spikesearch.db'}"
     began = time.perf_counter()
     open_session(config, storage=storage, device=device).train(progress=False)
@@ -73,7 +72,7 @@ def measure(config: StudyConfig, folder: Path, wanted: int, epochs: int | None, 
     trained = open_trained(config.name, storage=storage, device=device)
     n = wanted
     while True:
-        done = measure_fidelity(trained, n=n, epochs=epochs, progress=False)
+        done = measure_fidelity(trained, n=n, progress=False)
         print(f"{n} networks, {len(done.live)} live: {time.perf_counter() - began:.0f} s", flush=True)
         if len(done.live) >= wanted or n >= 3 * wanted:  # a supernet of the dead will not come to life
             return done
