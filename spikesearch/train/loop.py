@@ -345,7 +345,7 @@ class Trainer:
 
 def recipe_identity(config: TrainConfig) -> dict[str, Any]:
     """Return what of a recipe decides the weights (how often a checkpoint is written does not)."""
-    recipe = config.model_dump(mode="json", exclude=FREE_KEYS)
+    recipe = config.model_dump(mode="json", exclude={*FREE_KEYS})
     # left out where they change nothing, so that older checkpoints are still those of the same training
     fields = type(config).model_fields
     return {key: value for key, value in recipe.items() if key not in _NEWER_KEYS or value != fields[key].default}

@@ -145,7 +145,7 @@ def plain_copy(net: Spikformer, trained: nn.Module) -> Spikformer:
 
 def applicable_recipe(config: TrainConfig) -> Mapping[str, Any]:
     """Return the keys of a recipe that decide the weights of one network and differ from their default."""
-    return config.model_dump(mode="json", exclude_defaults=True, exclude=SUPERNET_KEYS | FREE_KEYS)
+    return config.model_dump(mode="json", exclude_defaults=True, exclude={*SUPERNET_KEYS, *FREE_KEYS})
 
 
 def _settings(net: Spikformer) -> dict[str, Any]:
