@@ -111,7 +111,7 @@ def measure_activity(net: nn.Module) -> Iterator[Activity]:
     from spikingjelly.activation_based.neuron import BaseNode
 
     from spikesearch.nn.functional import AttentionProduct
-    from spikesearch.nn.lif import AttentionLIF, ElasticLIF, StatelessNeuron
+    from spikesearch.nn.lif import StatelessNeuron
 
     activity = Activity(residual=getattr(net, "residual", "add"))
     last = _LastSpikes()
@@ -121,7 +121,7 @@ def measure_activity(net: nn.Module) -> Iterator[Activity]:
             handles.append(module.register_forward_hook(_layer_hook(activity, name, last)))
         elif isinstance(module, AttentionProduct):
             handles.append(module.register_forward_hook(_attention_hook(activity, name)))
-        elif isinstance(module, BaseNode | ElasticLIF | AttentionLIF | StatelessNeuron):
+        elif isinstance(module, BaseNode | StatelessNeuron):
             handles.append(module.register_forward_hook(_neuron_hook(activity, name, last)))
     try:
         yield activity

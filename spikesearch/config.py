@@ -71,7 +71,7 @@ class ModelConfig(Section):
 
 
 class TrainConfig(Section):
-    """How the supernet is trained (AdamW, cosine with warm-up).
+    """How the supernet, or one network by itself, is trained (AdamW, cosine with warm-up).
 
     Args:
         epochs: Passes over the training split.
@@ -84,6 +84,10 @@ class TrainConfig(Section):
         ema_decay: Decay of the averaged weights per step; ``None`` keeps the last weights.
         mixup: timm's mixup alpha; 0 is off.
         cutmix: timm's cutmix alpha; 0 is off; never applied to event frames.
+        drop_path: Probability that a training image skips a residual branch of the last block; it grows linearly from 0
+            in the first block (stochastic depth, timm's drop path).
+        surrogate_slope: Slope of the sigmoid that stands for the derivative of a spike while training (``alpha`` of
+            SpikingJelly's ``surrogate.Sigmoid``).
         clip_grad: Largest gradient norm; ``None`` is off.
         strategy: ``sandwich`` (largest, smallest and random subnets per step) or ``uniform`` (one random subnet).
         random_subnets: Random subnets per sandwich step.
@@ -92,6 +96,8 @@ class TrainConfig(Section):
         accumulate: Parts that a batch is computed in, one after another; saves memory. Batch-norm sees one part at a
             time.
         sync_batch_norm: Whether several processes that train together share their batch-norm statistics.
+        compile: Whether ``torch.compile`` compiles a network that is trained by itself: minutes first, then faster
+            steps. A supernet is never compiled, because every architecture would be compiled anew.
         checkpoint_every_epochs: How often training is made resumable.
     """
 
@@ -105,6 +111,8 @@ class TrainConfig(Section):
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = 0.99
     mixup: NotNegative = 0.0
     cutmix: NotNegative = 0.0
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    surrogate_slope: Positive = 4.0
     clip_grad: Positive | None = 5.0
     strategy: Literal["sandwich", "uniform"] = "sandwich"
     random_subnets: Annotated[int, Field(ge=0)] = 2
@@ -112,6 +120,7 @@ class TrainConfig(Section):
     amp: Literal["auto", "off"] = "auto"
     accumulate: Count = 1
     sync_batch_norm: bool = False
+    compile: bool = False
     checkpoint_every_epochs: Count = 1
 
     @field_validator("accumulate")

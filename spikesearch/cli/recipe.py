@@ -94,7 +94,7 @@ def ran_recipes(what: str, chosen: Format, *, workers: int, storage: str | None,
 
 def shown_recipes(name: str, chosen: Format, *, storage: str | None) -> bool:
     """Print the state of a study of recipes; do nothing and return false if it is none."""
-    from spikesearch.study.recipe import describe_recipes, is_recipe_study
+    from spikesearch.study.recipe import KEYS, describe_recipes, is_recipe_study
     from spikesearch.study.store import find_study, open_store
 
     if not is_recipe_study(name, storage):
@@ -106,18 +106,17 @@ def shown_recipes(name: str, chosen: Format, *, storage: str | None) -> bool:
     elif chosen is Format.table:
         states = ", ".join(f"{count} {state}" for state, count in found["states"].items() if count)
         print(f"Recipes {name} in {found['storage']}, from {found['from']} weights: {states}")
-        keys = ("lr", "weight_decay", "label_smoothing", "mixup", "epochs")
         rows = [
             (
                 trial["number"],
                 trial["state"],
                 "-" if trial["accuracy"] is None else f"{100 * trial['accuracy']:.2f}",
                 trial["epochs_run"],
-                *(trial["recipe"].get(key, "-") for key in keys),
+                *(trial["recipe"].get(key, "-") for key in KEYS),
             )
             for trial in found["trials"]
         ]
-        columns = ("trial", "state", "accuracy %", "epochs run", *keys)
+        columns = ("trial", "state", "accuracy %", "epochs run", *KEYS)
         print_table("Best first; accuracy on the search split", columns, rows)
     else:
         print_structure(found, chosen)

@@ -112,6 +112,11 @@ class StoredSplit:
         return self.positions[np.asarray(indices, dtype=np.int64)]
 
 
+def count_unusable(skipped: Sequence[str]) -> str:
+    """Say how many files were left out."""
+    return f"{len(skipped)} unusable {'file' if len(skipped) == 1 else 'files'}"
+
+
 @dataclass(frozen=True)
 class DataBundle:
     """Three disjoint splits of one data set and the facts that a network needs.
@@ -145,7 +150,8 @@ class DataBundle:
     def summary(self) -> str:
         """Return one line: counts, shape, classes, files left out, fingerprint."""
         size = f"{self.in_channels}x{self.image_size}x{self.image_size}"
-        left_out = f", {len(self.skipped)} unusable files left out" if self.skipped else ""
+        named = f", {count_unusable(self.skipped)} left out (`spikesearch data check` names them)"
+        left_out = named if self.skipped else ""
         shape = f"{size} images" if self.frames is None else f"recordings of {self.frames} frames {size}"
         return (
             f"{len(self.train)} train, {len(self.search)} search, {len(self.test)} test {shape}, "

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from spikesearch.data.bundle import DataBundle, StoredSplit
+from spikesearch.data.bundle import DataBundle, StoredSplit, count_unusable
 from spikesearch.data.registry import KINDS, load_data
 from spikesearch.data_config import DataConfig
 
@@ -50,8 +50,8 @@ def check_data(config: DataConfig, *, seed: int = 0, base_dir: Path = Path(), do
     digests, smallest, largest = _read_everything(splits)
     warnings = _overlaps(digests) + _rare_classes(data)
     if asked_to_skip is False and data.skipped:
-        count = len(data.skipped)
-        warnings.insert(0, f"{count} unusable files: a study stops at the first unless `data.skip_unreadable` is true.")
+        unusable = count_unusable(data.skipped)
+        warnings.insert(0, f"{unusable}: a study stops at the first unless `data.skip_unreadable` is true.")
     return {
         "kind": config.kind,
         "summary": data.summary(),

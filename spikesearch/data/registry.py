@@ -16,7 +16,7 @@ from spikesearch.data.idx import load_idx
 from spikesearch.data.images import load_image_folder
 from spikesearch.data.splits import split_indices
 from spikesearch.data_config import DataConfig
-from spikesearch.errors import DataNotFoundError
+from spikesearch.errors import DataError, DataNotFoundError
 from spikesearch.io import not_writable
 
 _IDX_FILES = "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte"
@@ -86,13 +86,17 @@ def load_data(config: DataConfig, *, seed: int, base_dir: Path = Path(), downloa
     if download and hasattr(config, "download"):
         config = config.model_copy(update={"download": True})
     source = _load_source(config, base_dir)
-    indices = split_indices(
-        source.labels,
-        config.splits,
-        seed=seed if config.splits.seed is None else config.splits.seed,
-        defined_test=source.defined_test,
-        class_names=source.class_names,
-    )
+    try:
+        indices = split_indices(
+            source.labels,
+            config.splits,
+            seed=seed if config.splits.seed is None else config.splits.seed,
+            defined_test=source.defined_test,
+            class_names=source.class_names,
+        )
+    except DataError as error:
+        path = getattr(config, "path", None)
+        raise DataError(str(error) if path is None else f"{path}: {error}") from None
     return bundle(source, indices)
 
 

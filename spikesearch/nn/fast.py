@@ -9,7 +9,7 @@ from spikingjelly.activation_based.neuron import LIFNode
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from spikesearch.nn.lif import StatelessNeuron, StreamLIF, lif
+from spikesearch.nn.lif import StatelessNeuron, StreamLIF
 from spikesearch.nn.spikformer import ConvUnit, LinearUnit, Spikformer
 
 
@@ -50,6 +50,7 @@ def fast_copy(net: Spikformer) -> Spikformer:
     about 1.4 times as long with them.
     """
     twin = copy.deepcopy(net)
+    twin.stateful = False
     for module in list(twin.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, StreamLIF):
@@ -60,7 +61,7 @@ def fast_copy(net: Spikformer) -> Spikformer:
 
 
 class _StatelessLIF(StatelessNeuron):
-    """:func:`spikesearch.nn.lif.lif` as a module without parameters."""
+    """Stands for SpikingJelly's node."""
 
     def __init__(self, v_threshold: float, tau: float) -> None:
         super().__init__()
@@ -68,7 +69,7 @@ class _StatelessLIF(StatelessNeuron):
         self.tau = tau
 
     def forward(self, x_seq: Tensor) -> Tensor:
-        return lif(x_seq, tau=self.tau, v_threshold=self.v_threshold)
+        return self.spikes(x_seq, self.v_threshold, self.tau)
 
 
 class _StatelessStreamLIF(StatelessNeuron):
@@ -86,5 +87,5 @@ class _StatelessStreamLIF(StatelessNeuron):
 
     def forward(self, x_seq: Tensor) -> Tensor:
         if self.training:
-            return lif(x_seq * (self.gene / self.v_threshold), tau=self.tau, v_threshold=self.gene)
-        return lif(x_seq, tau=self.tau, v_threshold=self.v_threshold)
+            return self.spikes(x_seq * (self.gene / self.v_threshold), self.gene, self.tau)
+        return self.spikes(x_seq, self.v_threshold, self.tau)

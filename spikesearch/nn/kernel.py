@@ -41,7 +41,7 @@ class LIFKernel:
             function.argtypes = [pointer, pointer, long, long, long, real, real, ctypes.c_int]
             function.restype = None
         self.backward = library.lif_backward
-        self.backward.argtypes = [pointer, pointer, pointer, long, long, long, real, real, ctypes.c_int]
+        self.backward.argtypes = [pointer, pointer, pointer, long, long, long, real, real, real, ctypes.c_int]
         self.backward.restype = None
 
 

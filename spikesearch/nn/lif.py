@@ -1,15 +1,19 @@
 """Leaky integrate-and-fire neurons: a stateless function for the supernet, and SpikingJelly's own node for plain nets.
 
-The dynamics are SpikingJelly's ``LIFNode(decay_input=True, v_reset=0.0, detach_reset=True)`` with the sigmoid surrogate
-of slope 4 (Fang et al., "SpikingJelly", Science Advances 2023)::
+The dynamics are SpikingJelly's ``LIFNode(decay_input=True, v_reset=0.0, detach_reset=True)`` with the sigmoid
+surrogate, of slope 4 unless a recipe has another one (Fang et al., "SpikingJelly", Science Advances 2023)::
 
     h[t] = v[t-1] + (x[t] - v[t-1]) / tau
     s[t] = 1 if h[t] >= v_threshold else 0
     v[t] = (1 - s[t]) * h[t]
+
+The slope is of the backward pass alone: no spike depends on it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -24,30 +28,35 @@ ATTENTION_THRESHOLD = 0.5
 ATTENTION_TAU = 2.0
 
 
-def lif(x_seq: Tensor, *, tau: float, v_threshold: float) -> Tensor:
+def lif(x_seq: Tensor, *, tau: float, v_threshold: float, surrogate_slope: float = SURROGATE_SLOPE) -> Tensor:
     """Run LIF neurons over time from rest; nothing is remembered afterwards.
 
     Args:
         x_seq: Input currents, shape ``[T, ...]``; may be a view that repeats one step (stride 0).
         tau: Membrane time constant in time steps, > 1.
         v_threshold: Firing threshold, > 0.
+        surrogate_slope: ``alpha`` of SpikingJelly's ``surrogate.Sigmoid``, > 0.
 
     Returns:
         Spikes, 0 or 1, of the shape, dtype and memory layout of ``x_seq`` (dense in T).
 
     Raises:
-        ValueError: If ``tau`` or ``v_threshold`` is out of range.
+        ValueError: If ``tau``, ``v_threshold`` or ``surrogate_slope`` is out of range.
     """
     if not tau > 1:
         raise ValueError(f"`tau` must be above 1, but got {tau}.")
     if not v_threshold > 0:
         raise ValueError(f"`v_threshold` must be above 0, but got {v_threshold}.")
+    if not surrogate_slope > 0:
+        raise ValueError(f"`surrogate_slope` must be above 0, but got {surrogate_slope}.")
+    if torch.compiler.is_compiling():
+        return _unrolled(x_seq, tau, v_threshold, surrogate_slope)
     # Under mixed precision too the membrane is float32: thresholds would be missed in bfloat16.
     if x_seq.dtype == torch.bfloat16 and not (torch.is_grad_enabled() and x_seq.requires_grad):
         kernel = lif_kernel() if _fits_kernel(x_seq) else None
         if kernel is not None:
             return _fused(kernel.forward_bf16, x_seq, tau, v_threshold)
-    spikes: Tensor = _LIF.apply(x_seq.float(), float(tau), float(v_threshold))
+    spikes: Tensor = _LIF.apply(x_seq.float(), float(tau), float(v_threshold), float(surrogate_slope))
     return spikes.to(x_seq.dtype)
 
 
@@ -59,13 +68,26 @@ def _fused(function: Any, x: Tensor, tau: float, v_threshold: float) -> Tensor:
     return spikes
 
 
+def _unrolled(x_seq: Tensor, tau: float, v_threshold: float, slope: float) -> Tensor:
+    """Return the same in operations that ``torch.compile`` can fuse, which it cannot do with :class:`_LIF`."""
+    v = torch.zeros_like(x_seq[0], dtype=torch.float32)
+    spikes = []
+    for x in x_seq.float().unbind():
+        h = v + (x - v) / tau
+        fired = h >= v_threshold
+        sigmoid = torch.sigmoid((h - v_threshold) * slope)
+        spikes.append(fired.float() + (sigmoid - sigmoid.detach()))  # adds 0, and the gradient
+        v = torch.where(fired, 0.0, h)
+    return torch.stack(spikes).to(x_seq.dtype)
+
+
 class _LIF(torch.autograd.Function):
     """Saves its input alone: the backward pass computes the membrane again, which is cheaper than storing it."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, tau: float, v_threshold: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, tau: float, v_threshold: float, slope: float) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.neuron = tau, v_threshold
+        ctx.neuron = tau, v_threshold, slope
         kernel = lif_kernel() if _fits_kernel(x) else None
         if kernel is not None:
             return _fused(kernel.forward, x, tau, v_threshold)
@@ -77,9 +99,9 @@ class _LIF(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_spikes: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad_spikes: Tensor) -> tuple[Tensor, None, None, None]:
         (x,) = ctx.saved_tensors
-        tau, v_threshold = ctx.neuron
+        tau, v_threshold, slope = ctx.neuron
         grad_x = _empty_steps(x)
         kernel = lif_kernel() if _fits_kernel(x) else None
         if kernel is not None:
@@ -95,18 +117,19 @@ class _LIF(torch.autograd.Function):
                 x.stride(0),
                 tau,
                 v_threshold,
+                slope,
                 torch.get_num_threads(),
             )
-            return grad_x, None, None
+            return grad_x, None, None, None
         charges = [h.clone() for h in _charge(x, torch.zeros_like(x[0]), tau, v_threshold)]
         grad_v = torch.zeros_like(x[0])
         for t in reversed(range(len(charges))):
             h = charges[t]
-            sigmoid = torch.sigmoid((h - v_threshold) * SURROGATE_SLOPE)
-            grad_h = grad_spikes[t] * (SURROGATE_SLOPE * (1 - sigmoid) * sigmoid) + grad_v * (h < v_threshold)
+            sigmoid = torch.sigmoid((h - v_threshold) * slope)
+            grad_h = grad_spikes[t] * (slope * (1 - sigmoid) * sigmoid) + grad_v * (h < v_threshold)
             grad_x[t] = grad_h / tau
             grad_v = grad_h - grad_x[t]
-        return grad_x, None, None
+        return grad_x, None, None, None
 
 
 def _charge(x: Tensor, v: Tensor, tau: float, v_threshold: float) -> Any:
@@ -137,7 +160,35 @@ def _fits_kernel(x: Tensor) -> bool:
     return True
 
 
-class ElasticLIF(nn.Module):
+class StatelessNeuron(nn.Module):
+    """Base of all neurons that are computed by :func:`lif`.
+
+    Attributes:
+        surrogate_slope: Of the backward pass; :func:`set_surrogate_slope` sets it for a training. Never saved.
+    """
+
+    surrogate_slope = SURROGATE_SLOPE
+
+    def spikes(self, x_seq: Tensor, v_threshold: float, tau: float) -> Tensor:
+        """Return the spikes of :func:`lif`."""
+        return lif(x_seq, tau=tau, v_threshold=v_threshold, surrogate_slope=self.surrogate_slope)
+
+
+@contextmanager
+def set_surrogate_slope(net: nn.Module, slope: float) -> Iterator[None]:
+    """Give the stateless neurons of a network another surrogate slope inside a ``with`` block."""
+    neurons = [module for module in net.modules() if isinstance(module, StatelessNeuron)]
+    before = [each.surrogate_slope for each in neurons]
+    for each in neurons:
+        each.surrogate_slope = slope
+    try:
+        yield
+    finally:
+        for each, old in zip(neurons, before, strict=True):
+            each.surrogate_slope = old
+
+
+class ElasticLIF(StatelessNeuron):
     """Stateless LIF with a learnable log-gain per (v_threshold, tau) choice, for use behind a batch-norm.
 
     A batch-norm of unit scale feeds currents of about N(0, 1); a neuron with a high threshold or a slow membrane would
@@ -162,7 +213,7 @@ class ElasticLIF(nn.Module):
 
     def forward(self, x_seq: Tensor, v_threshold: float, tau: float) -> Tensor:
         """Return the spikes of :func:`lif`."""
-        return lif(x_seq, tau=tau, v_threshold=v_threshold)
+        return self.spikes(x_seq, v_threshold, tau)
 
 
 class ElasticStreamLIF(ElasticLIF):
@@ -181,16 +232,16 @@ class ElasticStreamLIF(ElasticLIF):
     def forward(self, x_seq: Tensor, v_threshold: float, tau: float) -> Tensor:
         """Return the spikes of :func:`lif`."""
         if self.training:
-            return lif(x_seq * self.gain(v_threshold, tau), tau=tau, v_threshold=v_threshold)
-        return lif(x_seq, tau=tau, v_threshold=self.threshold(v_threshold, tau))
+            return self.spikes(x_seq * self.gain(v_threshold, tau), v_threshold, tau)
+        return self.spikes(x_seq, self.threshold(v_threshold, tau), tau)
 
 
-class AttentionLIF(nn.Module):
+class AttentionLIF(StatelessNeuron):
     """Stateless LIF of the attention product: threshold 0.5 and tau 2, never searched."""
 
     def forward(self, x_seq: Tensor) -> Tensor:
         """Return the spikes of :func:`lif`."""
-        return lif(x_seq, tau=ATTENTION_TAU, v_threshold=ATTENTION_THRESHOLD)
+        return self.spikes(x_seq, ATTENTION_THRESHOLD, ATTENTION_TAU)
 
 
 class NoLIF(nn.Module):
@@ -211,10 +262,6 @@ class Currents(NoLIF):
     def forward(self, x_seq: Tensor, *genes: float) -> Tensor:
         """Return ``x_seq`` as float32."""
         return x_seq.float()
-
-
-class StatelessNeuron(nn.Module):
-    """Base of the neurons of fast copies of plain networks, for those who look for neurons."""
 
 
 def plain_lif(v_threshold: float, tau: float) -> neuron.LIFNode:

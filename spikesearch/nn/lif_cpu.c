@@ -1,6 +1,6 @@
 /* Leaky integrate-and-fire over T steps, fused: one pass over memory forward, one backward.
  *
- * decay_input, hard reset to 0, detached reset, sigmoid surrogate of slope 4:
+ * decay_input, hard reset to 0, detached reset, sigmoid surrogate:
  *     h[t] = v[t-1] + (x[t] - v[t-1]) / tau        s[t] = h[t] >= v_threshold        v[t] = (1 - s[t]) * h[t]
  * Compiled without floating-point contraction, so that h is rounded exactly like the three separate tensor
  * operations of SpikingJelly's reference. Neurons are independent: any split over threads gives the same numbers.
@@ -12,14 +12,13 @@
 
 #define BLOCK 1024        /* neurons whose state stays in the first-level cache */
 #define MAX_THREADS 64
-#define ALPHA 4.0f
 
 typedef struct {
     const void *x;
     const float *grad_s;
     void *out;
     int64_t begin, end, steps, x_stride, stride;
-    float tau, threshold;
+    float tau, threshold, slope;
     void (*work)(void *);
 } job;
 
@@ -91,7 +90,8 @@ static void forward_bf16_range(void *argument) {
 static void backward_range(void *argument) {
     const job *j = argument;
     float grad_v[BLOCK], v[BLOCK];
-    const float tau = j->tau, threshold = j->threshold, keep = 1.0f - 1.0f / tau, take = 1.0f / tau;
+    const float tau = j->tau, threshold = j->threshold, slope = j->slope;
+    const float keep = 1.0f - 1.0f / tau, take = 1.0f / tau;
     for (int64_t start = j->begin; start < j->end; start += BLOCK) {
         int64_t n = j->end - start < BLOCK ? j->end - start : BLOCK;
         memset(v, 0, sizeof v);
@@ -111,9 +111,9 @@ static void backward_range(void *argument) {
             float *restrict grad_x = (float *)j->out + t * j->stride + start;
             for (int64_t i = 0; i < n; i++) {
                 float h = grad_x[i];
-                float e = exp_approx(-ALPHA * fabsf(h - threshold)); /* the surrogate's derivative is even */
+                float e = exp_approx(-slope * fabsf(h - threshold)); /* the surrogate's derivative is even */
                 float sigmoid = 1.0f / (1.0f + e);
-                float grad_h = grad_s[i] * (ALPHA * e * sigmoid * sigmoid);
+                float grad_h = grad_s[i] * (slope * e * sigmoid * sigmoid);
                 float open = h >= threshold ? 0.0f : 1.0f;
                 grad_h += open * grad_v[i];
                 grad_x[i] = grad_h * take;
@@ -151,18 +151,18 @@ static void run(job shared, int64_t neurons, int threads) {
 
 void lif_forward(const float *x, float *spikes, int64_t steps, int64_t neurons, int64_t x_stride, float tau,
                  float threshold, int threads) {
-    job shared = {x, 0, spikes, 0, 0, steps, x_stride, neurons, tau, threshold, forward_range};
+    job shared = {x, 0, spikes, 0, 0, steps, x_stride, neurons, tau, threshold, 0, forward_range};
     run(shared, neurons, threads);
 }
 
 void lif_forward_bf16(const uint16_t *x, uint16_t *spikes, int64_t steps, int64_t neurons, int64_t x_stride, float tau,
                       float threshold, int threads) {
-    job shared = {x, 0, spikes, 0, 0, steps, x_stride, neurons, tau, threshold, forward_bf16_range};
+    job shared = {x, 0, spikes, 0, 0, steps, x_stride, neurons, tau, threshold, 0, forward_bf16_range};
     run(shared, neurons, threads);
 }
 
 void lif_backward(const float *x, const float *grad_s, float *grad_x, int64_t steps, int64_t neurons, int64_t x_stride,
-                  float tau, float threshold, int threads) {
-    job shared = {x, grad_s, grad_x, 0, 0, steps, x_stride, neurons, tau, threshold, backward_range};
+                  float tau, float threshold, float slope, int threads) {
+    job shared = {x, grad_s, grad_x, 0, 0, steps, x_stride, neurons, tau, threshold, slope, backward_range};
     run(shared, neurons, threads);
 }

@@ -81,6 +81,7 @@ class Spikformer(nn.Module):
         self.blocks = nn.ModuleList(Block(arch.embed_dim, spec, self.residual) for spec in arch.blocks)
         self.head_lif = _stream_neurons(arch.blocks[-1], self.residual)
         self.head = nn.Linear(arch.embed_dim, num_classes)
+        self.stateful = True  # neurons remember; not those of fast copies
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``[N, classes]``.
@@ -93,13 +94,17 @@ class Spikformer(nn.Module):
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the tokens in front of the head, ``[T, N, tokens, D]``, of what :meth:`forward` takes."""
         check_images(x, self.in_channels, self.image_size)
-        functional.reset_net(self)
+        self._reset()
         x_seq: Tensor = self.stem(time_first(x, self.arch.time_steps), self.arch.time_steps)
         for block in self.blocks:
             x_seq = block(x_seq)
         x_seq = self.head_lif(x_seq)
-        functional.reset_net(self)  # state would keep the graph alive and make copies of the module fail
+        self._reset()  # state would keep the graph alive and make copies of the module fail
         return x_seq
+
+    def _reset(self) -> None:
+        if self.stateful:
+            functional.reset_net(self)
 
 
 class ConvUnit(nn.Module):

@@ -41,7 +41,7 @@ _PACKAGES = ("spikesearch", "optuna", "torch", "spikingjelly", "timm", "numpy")
 # lie may change as well; that they are the same data is verified by their fingerprint.
 _FREE = {
     *("name", "storage", "report", "schema_version", "search.n_trials", "scoring.cache_mb"),
-    "train.checkpoint_every_epochs",
+    *("train.checkpoint_every_epochs", "train.compile"),
     *("data.path", "data.cache", "data.memory_mb", "data.download", "data.skip_unreadable"),
 }
 

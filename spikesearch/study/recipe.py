@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+KEYS = ("lr", "weight_decay", "label_smoothing", "mixup", "drop_path", "epochs", "surrogate_slope")
+_FIRST_KEYS = ("lr", "weight_decay", "label_smoothing", "mixup", "epochs")  # of studies that do not say
 N_TRIALS = 30
 EPOCHS_SHARE = 3  # a recipe takes at least a third of the study file's epochs
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -49,6 +51,7 @@ class RecipeStudy:
         source: What training begins with.
         search: Name of the study whose supernet the ``inherited`` weights are from.
         n_trials: Finished or pruned trials that the study holds when it is done.
+        keys: Which keys of the recipe are searched.
     """
 
     config: StudyConfig
@@ -56,6 +59,7 @@ class RecipeStudy:
     source: Source
     search: str
     n_trials: int = N_TRIALS
+    keys: tuple[str, ...] = KEYS
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types; the inverse of :meth:`of`."""
@@ -65,6 +69,7 @@ class RecipeStudy:
             "from": self.source,
             "search": self.search,
             "n_trials": self.n_trials,
+            "keys": list(self.keys),
         }
 
     @classmethod
@@ -86,18 +91,26 @@ class RecipeStudy:
             stored["from"],
             stored["search"],
             stored["n_trials"],
+            tuple(stored.get("keys", _FIRST_KEYS)),
         )
 
     def distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
         """Return the ranges of the search, around the study file's recipe."""
         train = self.config.train
-        return {
+        ranges: dict[str, optuna.distributions.BaseDistribution] = {
             "lr": optuna.distributions.FloatDistribution(train.lr / 10, train.lr * 4, log=True),
             "weight_decay": optuna.distributions.FloatDistribution(1e-3, 0.3, log=True),
             "label_smoothing": optuna.distributions.FloatDistribution(0.0, 0.2),
             "mixup": optuna.distributions.FloatDistribution(0.0, 0.8),
+            "drop_path": optuna.distributions.FloatDistribution(0.0, 0.3),
             "epochs": optuna.distributions.IntDistribution(max(1, train.epochs // EPOCHS_SHARE), train.epochs),
+            "surrogate_slope": optuna.distributions.FloatDistribution(
+                train.surrogate_slope / 4, train.surrogate_slope * 4, log=True
+            ),
         }
+        if self.architecture.depth == 1:
+            del ranges["drop_path"]  # the first block is never skipped
+        return {key: ranges[key] for key in self.keys if key in ranges}
 
     def first(self) -> dict[str, Any]:
         """Return the study file's own recipe, moved into the ranges."""

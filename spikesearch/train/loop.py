@@ -24,8 +24,10 @@ from torch import Tensor, nn
 
 from spikesearch.errors import ConfigError, TrainingError
 from spikesearch.nn.elastic import ElasticBatchNorm
+from spikesearch.nn.lif import set_surrogate_slope
 from spikesearch.train.checkpoint import Checkpoint, CheckpointFolder
 from spikesearch.train.distributed import Team, shares
+from spikesearch.train.drop_path import DropPath
 from spikesearch.train.progress import training_progress
 from spikesearch.train.strategies import Strategy
 
@@ -36,7 +38,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _ORDER, _MIX = 1, 2  # streams of random numbers; the subnets have one of their own
-_NEWER_KEYS = frozenset({"accumulate", "sync_batch_norm"})  # younger than the first checkpoints
+# Younger than the first checkpoints.
+_NEWER_KEYS = frozenset({"accumulate", "sync_batch_norm", "drop_path", "surrogate_slope"})
+# What may change when training is resumed: the weights do not depend on it, or by rounding alone, as on the device.
+FREE_KEYS = frozenset({"checkpoint_every_epochs", "compile"})
 
 EpochCallback = Callable[[int, dict[str, float], nn.Module], None]
 """Takes the number of finished epochs, their last record (to which it may add) and the module as it would be kept."""
@@ -46,6 +51,7 @@ EpochCallback = Callable[[int, dict[str, float], nn.Module], None]
 class _Share:
     """A process's share of a batch: its images, what to train them on, and how many images all shares have together."""
 
+    indices: np.ndarray
     images: Tensor
     targets: Tensor
     labels: Tensor
@@ -134,6 +140,7 @@ class Trainer:
         self.ema: ModelEmaV3 | None = None
         if config.ema_decay is not None:
             self.ema = ModelEmaV3(model, decay=config.ema_decay, use_warmup=True)
+        self.drop_path = DropPath(model, config.drop_path) if config.drop_path else None
         self.history: list[dict[str, float]] = []
 
     @property
@@ -163,7 +170,7 @@ class Trainer:
         steps = self.steps_per_epoch
         visible = progress and self.team.is_first
         shown = training_progress(title, self.config.epochs * steps, start * steps, visible)
-        with shown as bar, self._shared_statistics():
+        with shown as bar, self._shared_statistics(), self._in_training():
             for epoch in range(start, self.config.epochs):
                 record = self._epoch(epoch, bar)
                 if on_epoch is not None:
@@ -211,6 +218,8 @@ class Trainer:
         done = _Tally(images=share.total)
         for part in shares(len(share.images), self.config.accumulate):
             images = share.images[part]
+            if self.drop_path is not None:
+                self.drop_path.draw((self.seed, epoch, step), share.indices[part], self.device)
             with self._autocast():
                 result = self.strategy(
                     self.model,
@@ -249,7 +258,7 @@ class Trainer:
         labels = self.split.labels[torch.from_numpy(chosen)].to(self.device)
         images, targets = self._mix(images, labels, epoch, step)
         count = mine.stop - mine.start
-        return _Share(images[:count], targets[:count], labels[:count], total)
+        return _Share(chosen[:count], images[:count], targets[:count], labels[:count], total)
 
     def _loss(self, targets: Tensor) -> Any:
         smoothing = 0.0 if targets.is_floating_point() else self.config.label_smoothing
@@ -286,6 +295,13 @@ class Trainer:
         finally:
             for norm in norms:
                 norm.add_up = None
+
+    @contextmanager
+    def _in_training(self) -> Iterator[None]:
+        """Give the module the surrogate slope and the drop path of the recipe inside a ``with`` block."""
+        skipping = nullcontext() if self.drop_path is None else self.drop_path.attached()
+        with set_surrogate_slope(self.model, self.config.surrogate_slope), skipping:
+            yield
 
     def _autocast(self) -> Any:
         wanted = self.config.amp != "off" and self.device.type == "cuda"
@@ -329,7 +345,7 @@ class Trainer:
 
 def recipe_identity(config: TrainConfig) -> dict[str, Any]:
     """Return what of a recipe decides the weights (how often a checkpoint is written does not)."""
-    recipe = config.model_dump(mode="json", exclude={"checkpoint_every_epochs"})
+    recipe = config.model_dump(mode="json", exclude={*FREE_KEYS})
     # left out where they change nothing, so that older checkpoints are still those of the same training
     fields = type(config).model_fields
     return {key: value for key, value in recipe.items() if key not in _NEWER_KEYS or value != fields[key].default}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,14 @@ from torch import nn
 from spikesearch.nn import Spikformer
 from spikesearch.nn.fast import fast_copy
 from spikesearch.train.checkpoint import CheckpointFolder, weights_hash
-from spikesearch.train.loop import EpochCallback, Trainer
+from spikesearch.train.loop import FREE_KEYS, EpochCallback, Trainer
 from spikesearch.train.strategies import SingleStrategy
 
 if TYPE_CHECKING:
     from spikesearch.config import TrainConfig
     from spikesearch.data import DataBundle
+
+logger = logging.getLogger(__name__)
 
 Source = Literal["inherited", "scratch"]
 # Keys of a recipe that only a supernet has a use for.
@@ -80,8 +83,12 @@ def train_network(
         "data": data.fingerprint,
         "start": weights_hash(net),
     }
+    model = fast_copy(net)
+    if config.compile and can_compile(device):
+        logger.info("The network is compiled in the first step, which takes minutes.")
+        compile_network(model)
     trainer = Trainer(
-        fast_copy(net),
+        model,
         SingleStrategy(),
         data.train,
         config,
@@ -93,6 +100,30 @@ def train_network(
     )
     history = trainer.run(title=title, progress=progress, on_epoch=on_epoch)
     return Retrained(plain_copy(net, trainer.final), trainer.identity, history, trainer.checkpoints)
+
+
+def can_compile(device: str | torch.device) -> bool:
+    """Whether ``torch.compile`` works for a device: it needs a C++ compiler, and Triton on a GPU. If not, say why."""
+    from torch._dynamo.exc import TorchDynamoException  # takes seconds; the base of all errors of compiling
+
+    try:
+        torch.compile(lambda x: x + 1)(torch.zeros(2, device=device))
+    except TorchDynamoException as error:
+        reason = str(error).strip().partition("\n")[0]
+        logger.warning("`train.compile` has no effect: torch.compile does not work here (%s).", reason)
+        return False
+    return True
+
+
+def compile_network(model: nn.Module, backend: str = "inductor") -> None:
+    """Make ``torch.compile`` compile a :func:`fast_copy` in its first forward pass; its weights stay its own.
+
+    Args:
+        model: The network, which is changed.
+        backend: As for ``torch.compile``.
+    """
+    torch.compiler.reset()  # a process that trains many networks would soon have compiled as many variants as may be
+    model.compile(backend=backend, fullgraph=True)
 
 
 def fresh_network(like: Spikformer, seed: int) -> Spikformer:
@@ -114,7 +145,7 @@ def plain_copy(net: Spikformer, trained: nn.Module) -> Spikformer:
 
 def applicable_recipe(config: TrainConfig) -> Mapping[str, Any]:
     """Return the keys of a recipe that decide the weights of one network and differ from their default."""
-    return config.model_dump(mode="json", exclude_defaults=True, exclude={*SUPERNET_KEYS, "checkpoint_every_epochs"})
+    return config.model_dump(mode="json", exclude_defaults=True, exclude={*SUPERNET_KEYS, *FREE_KEYS})
 
 
 def _settings(net: Spikformer) -> dict[str, Any]:

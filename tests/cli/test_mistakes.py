@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -98,6 +100,68 @@ def test_images_of_a_wrong_size(tmp_path: Path, cli: Cli) -> None:
     before = left(tmp_path)
     path = write(tmp_path, data={"kind": "image-folder", "path": "images"})
     assert "image_size" in cli("study", "run", path).complaint
+    assert left(tmp_path) == before
+
+
+def images(folder: Path) -> Path:
+    for k, kind in enumerate(("cat", "dog")):
+        for number in range(9):
+            save_image(folder / kind / f"{number}.png", 20 * number + k)
+    return folder
+
+
+def save_image(path: Path, value: int, mode: str = "RGB") -> None:
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, (8, 8), value).save(path)
+
+
+def recordings(folder: Path, bad: dict[str, Any]) -> None:
+    good = {"t": np.arange(40) * 100, "x": np.arange(40) % 8, "y": np.arange(40) // 8, "p": np.arange(40) % 2}
+    for kind in ("cat", "dog"):
+        (folder / kind).mkdir(parents=True)
+        for number in range(9):
+            np.savez(folder / kind / f"{number}.npz", **good)
+    np.savez(folder / "dog/3.npz", **{**good, **bad})
+
+
+@pytest.mark.parametrize("command", [("study", "create"), ("study", "run"), ("supernet", "train")])
+@pytest.mark.parametrize(
+    ("arrange", "data", "expected"),
+    [
+        (lambda path: (images(path) / "dog/3.png").write_text("no image"), {}, r"dog/3\.png cannot be read.*skip_unr"),
+        (lambda path: save_image(images(path) / "lynx/0.png", 1), {}, r"raw: Class 'lynx' has 1 image.*Add images"),
+        (
+            lambda path: (images(path / "train"), save_image(images(path / "test") / "lynx/0.png", 1)),
+            {},
+            r"test images in .*raw differ: .*only in test \['lynx'\]\. Make",
+        ),
+        (
+            lambda path: save_image(images(path) / "dog/3.png", 1, "L"),
+            {},
+            r"dog/3\.png is grey, .*cat/0\.png is colour\. Set `data\.color`",
+        ),
+        (
+            lambda path: recordings(path, {"x": np.full(40, 99)}),
+            {"kind": "events", "sensor": [8, 8], "frames": 2},
+            r"dog/3\.npz: event 0 lies at x=99, y=0, outside of the sensor \(8x8 pixels\)\. Correct `data\.sensor`",
+        ),
+        (
+            lambda path: recordings(path, {"t": np.append(np.arange(39), 9000)}),
+            {"kind": "events", "frames": 3, "split_by": "time"},
+            r"dog/3\.npz: frame 1 of 3 holds no event .*Use fewer frames",
+        ),
+    ],
+    ids=["unreadable", "one image", "other classes", "grey and colour", "off the sensor", "empty window"],
+)
+def test_data_that_cannot_be_used(
+    tmp_path: Path, cli: Cli, command: tuple[str, str], arrange: Any, data: dict[str, Any], expected: str
+) -> None:
+    arrange(tmp_path / "raw")
+    before = left(tmp_path)
+    path = write(tmp_path, data={"kind": "image-folder", "path": "raw", **data})
+    assert re.search(expected, cli(*command, path).complaint)
     assert left(tmp_path) == before
 
 
@@ -266,6 +330,29 @@ def test_a_supernet_that_is_corrupt_or_foreign(finished: Path, cli: Cli, damage:
     assert load_study("tiny", storage=url).trials == trials
     assert cli("study", "verify", "tiny").status == 1
     assert cli("study", "show", "tiny").status == 0
+
+
+def test_a_supernet_of_another_space(finished: Path, cli: Cli) -> None:
+    shutil.copytree(finished / "runs/tiny", finished / "elsewhere")
+    (finished / "elsewhere/owner.json").unlink()
+    path = write(finished, name="other", space={**TINY["space"], "embed_dims": [16, 32]})
+    result = cli("study", "run", path, "--run-dir", "elsewhere")
+    assert result.status == 2
+    complaint = result.err.splitlines()[-1]
+    assert re.search(r"elsewhere/supernet\.json belongs to another training: its `space` is .* Use another", complaint)
+    trials = load_study("other", storage=f"sqlite:///{finished}/spikesearch.db").trials
+    assert {trial.state.name for trial in trials} == {"WAITING"}
+    for name in ("supernet.json", "supernet.safetensors"):
+        assert (finished / "elsewhere" / name).read_bytes() == (finished / "runs/tiny" / name).read_bytes()
+
+
+def test_an_opset_that_is_missing(finished: Path, cli: Cli) -> None:
+    pytest.importorskip("onnxscript")
+    complaint = cli(
+        "subnet", "export", "tiny", "--trial", 0, "--to", "onnx", "--opset", 99, "--output", "net"
+    ).complaint
+    assert re.search(r"`opset` must be from 18 to \d+ with onnx .*, but got 99", complaint)
+    assert not (finished / "net").exists()
 
 
 def test_trials_that_do_not_exist(finished: Path, cli: Cli) -> None:

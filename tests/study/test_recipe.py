@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,8 @@ def test_the_first_trial_is_the_study_files_recipe(study: optuna.Study, url: str
         "label_smoothing": train.label_smoothing,
         "mixup": train.mixup,
         "epochs": train.epochs,
-    }
+        "surrogate_slope": train.surrogate_slope,
+    }, "no drop path: the only block is never skipped"
     assert trial.state == TrialState.COMPLETE
     assert list(trial.intermediate_values) == [1, 2, 3]
     assert trial.value == trial.intermediate_values[3]
@@ -96,6 +98,7 @@ def test_it_runs_to_the_number_of_trials_and_its_best_is_usable(url: str, tmp_pa
         assert len(trial.intermediate_values) <= trial.params["epochs"]
     assert not any((tmp_path / "runs" / "tiny-recipe").glob("trials/*"))
     best = max((t for t in study.trials if t.state == TrialState.COMPLETE), key=lambda trial: trial.value)
+    assert {"surrogate_slope", "weight_decay"} < best.params.keys()
     recipe, _ = best_recipe("tiny-recipe", CONFIG.train, storage=url)
     assert {name: getattr(recipe, name) for name in best.params} == best.params
     assert recipe.batch_size == CONFIG.train.batch_size
@@ -103,6 +106,38 @@ def test_it_runs_to_the_number_of_trials_and_its_best_is_usable(url: str, tmp_pa
     done = retrain_subnet(open_trained("tiny", storage=url), 1, recipe_from="tiny-recipe", progress=False)
     assert done.retrained.search_accuracy == pytest.approx(best.value)
     assert done.source == "inherited"
+
+
+def test_deep_networks_are_searched_for_all_keys_around_the_study_files_recipe(study: optuna.Study) -> None:
+    about = replace(RecipeStudy.of(study), architecture=CONFIG.space.search_space().largest)
+    ranges = about.distributions()
+    assert set(ranges) == {
+        *("lr", "weight_decay", "label_smoothing", "mixup", "drop_path", "epochs", "surrogate_slope"),
+    }
+    assert (ranges["surrogate_slope"].low, ranges["surrogate_slope"].high) == (1.0, 16.0)
+    first = about.first()
+    assert first["surrogate_slope"] == 4.0
+    assert first["drop_path"] == 0.0
+    steep = CONFIG.train.model_copy(update={"drop_path": 0.9, "surrogate_slope": 10.0, "lr": 0.01})
+    moved = replace(about, config=CONFIG.model_copy(update={"train": steep})).first()
+    assert moved["drop_path"] == ranges["drop_path"].high
+    assert (moved["surrogate_slope"], moved["lr"]) == (10.0, 0.01)
+    for distribution in ranges.values():
+        assert distribution.low < distribution.high or distribution.single()
+
+
+def test_a_study_of_an_older_version_keeps_its_ranges(study: optuna.Study, url: str) -> None:
+    stored = {**RecipeStudy.of(study).to_dict(), "architecture": CONFIG.space.search_space().largest.to_dict()}
+    del stored["keys"]
+    study.set_user_attr("recipe", stored)
+    study.tell(study.ask().number, state=TrialState.FAIL)  # with the keys of today
+    about = RecipeStudy.of(study)
+    assert set(about.distributions()) == {"lr", "weight_decay", "label_smoothing", "mixup", "epochs"}
+    study.enqueue_trial(about.first())
+    run_recipe_study("tiny-recipe", storage=url, n_trials=1, progress=False)
+    trial = again(url).trials[-1]
+    assert trial.state == TrialState.COMPLETE
+    assert trial.params == about.first()
 
 
 @pytest.mark.parametrize("line", ["Trial 0: ", "epoch 1/3", "epoch 3/3"])

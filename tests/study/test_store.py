@@ -164,6 +164,7 @@ def test_what_makes_scores_incomparable_is_refused(url: str, key: str, value: ob
         ("report__max_accuracy_drop", 0.2),
         ("storage", "sqlite:///elsewhere.db"),
         ("train__checkpoint_every_epochs", 7),
+        ("train__compile", True),
     ],
 )
 def test_what_is_free_may_change(url: str, key: str, value: object) -> None:

@@ -384,6 +384,7 @@ def test_accumulated_gradient_of_a_supernet_is_the_mean_over_the_parts():
 
 
 def test_new_keys_leave_older_trainings_what_they_are():
-    assert {"accumulate", "sync_batch_norm"}.isdisjoint(recipe_identity(RECIPE))
-    changed = RECIPE.model_copy(update={"accumulate": 2, "sync_batch_norm": True})
-    assert recipe_identity(changed) == {**recipe_identity(RECIPE), "accumulate": 2, "sync_batch_norm": True}
+    newer = {"accumulate": 2, "sync_batch_norm": True, "drop_path": 0.1, "surrogate_slope": 2.0}
+    assert newer.keys().isdisjoint(recipe_identity(RECIPE))
+    assert recipe_identity(RECIPE.model_copy(update=newer)) == {**recipe_identity(RECIPE), **newer}
+    assert recipe_identity(RECIPE.model_copy(update={"compile": True})) == recipe_identity(RECIPE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -12,13 +13,20 @@ from spikesearch.config import ScoringConfig
 from spikesearch.energy import EnergyModel
 from spikesearch.nn import Spikformer
 from spikesearch.nn.fast import fast_copy
-from spikesearch.nn.lif import StreamLIF
+from spikesearch.nn.lif import StreamLIF, set_surrogate_slope
 from spikesearch.scoring import Scorer
 from spikesearch.scoring.calibration import calibration_images
 from spikesearch.scoring.plain import calibrate_network, score_network
 from spikesearch.train import weights_hash
+from spikesearch.train.drop_path import DropPath
 from spikesearch.train.loop import Trainer
-from spikesearch.train.retrain import fresh_network, plain_copy, train_network
+from spikesearch.train.retrain import (
+    applicable_recipe,
+    compile_network,
+    fresh_network,
+    plain_copy,
+    train_network,
+)
 from tests.train.conftest import RECIPE, SPACE
 
 SCORING = ScoringConfig(calibration_images=64)
@@ -141,3 +149,43 @@ def test_a_loss_that_is_not_finite_ends_the_training(net, digits, tmp_path):
         net.head.weight.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match=r"lower `train\.lr`"):
         train_network(net, digits, TWO, seed=0, folder=tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("residual", ["add", "membrane"])
+def test_a_compiled_network_computes_the_same(residual):
+    """Traced as a whole, without a break, and once for all steps; no code is generated, which takes minutes."""
+    torch.manual_seed(3)
+    net = Spikformer(SPACE.largest, in_channels=1, image_size=8, num_classes=10, residual=residual).train()
+    eager, compiled = fast_copy(net), fast_copy(net)
+    compile_network(compiled, backend="eager")
+    assert list(compiled.state_dict()) == list(net.state_dict())
+    paths = [DropPath(each, 0.5) for each in (eager, compiled)]
+    with paths[0].attached(), paths[1].attached(), set_surrogate_slope(eager, 2.0), set_surrogate_slope(compiled, 2.0):
+        for step in range(3):
+            x = torch.randn(12, 1, 8, 8)
+            for path, each in zip(paths, (eager, compiled), strict=True):
+                path.draw((0, 0, step), np.arange(12), torch.device("cpu"))
+                each.zero_grad()
+                with torch.compiler.set_stance("fail_on_recompile" if step else "default"):
+                    each(x).square().sum().backward()
+            for (name, parameter), twin in zip(eager.named_parameters(), compiled.parameters(), strict=True):
+                assert (twin.grad - parameter.grad).norm() <= 1e-2 * parameter.grad.norm() + 1e-5, name
+    assert torch.equal(plain_copy(net, compiled)(x), plain_copy(net, eager)(x))
+
+
+def test_where_nothing_can_be_compiled_training_goes_on_without(net, digits, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("CXX", str(tmp_path / "no-compiler"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    short = RECIPE.model_copy(update={"epochs": 1, "compile": True})
+    with caplog.at_level("WARNING", logger="spikesearch"):
+        done = train_network(net, digits, short, seed=0, folder=tmp_path / "states", progress=False)
+    (record,) = caplog.records
+    assert "`train.compile` has no effect" in record.message
+    assert "\n" not in record.message
+    assert len(done.history) == 1
+
+
+def test_what_a_training_alone_depends_on():
+    changed = RECIPE.model_copy(update={"drop_path": 0.2, "surrogate_slope": 2.0, "compile": True, "random_subnets": 5})
+    assert applicable_recipe(changed) == {**applicable_recipe(RECIPE), "drop_path": 0.2, "surrogate_slope": 2.0}
