@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from spikingjelly.activation_based import neuron, surrogate
+from spikingjelly.activation_based import functional, neuron, surrogate
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -51,6 +51,8 @@ def lif(x_seq: Tensor, *, tau: float, v_threshold: float, surrogate_slope: float
         raise ValueError(f"`surrogate_slope` must be above 0, but got {surrogate_slope}.")
     if torch.compiler.is_compiling():
         return _unrolled(x_seq, tau, v_threshold, surrogate_slope)
+    if x_seq.device.type == "cuda" and x_seq.numel():
+        return _spikingjelly(x_seq, tau, v_threshold, surrogate_slope)
     # Under mixed precision too the membrane is float32: thresholds would be missed in bfloat16.
     if x_seq.dtype == torch.bfloat16 and not (torch.is_grad_enabled() and x_seq.requires_grad):
         kernel = lif_kernel() if _fits_kernel(x_seq) else None
@@ -66,6 +68,22 @@ def _fused(function: Any, x: Tensor, tau: float, v_threshold: float) -> Tensor:
     steps, count = x.shape[0], x[0].numel()
     function(x.data_ptr(), spikes.data_ptr(), steps, count, x.stride(0), tau, v_threshold, torch.get_num_threads())
     return spikes
+
+
+def _spikingjelly(x_seq: Tensor, tau: float, v_threshold: float, slope: float) -> Tensor:
+    """Return the same from SpikingJelly, which has Triton kernels for a GPU: one for all tau and thresholds."""
+    spikes, _, _ = functional.lif_multi_step(
+        x_seq,
+        torch.zeros_like(x_seq[0], dtype=torch.float32),
+        tau,
+        decay_input=True,
+        v_threshold=v_threshold,
+        v_reset=0.0,
+        surrogate_function=surrogate.Sigmoid(alpha=slope),
+        detach_reset=True,
+    )
+    result: Tensor = spikes
+    return result
 
 
 def _unrolled(x_seq: Tensor, tau: float, v_threshold: float, slope: float) -> Tensor:

@@ -86,6 +86,23 @@ def test_the_slope_of_a_network_is_that_of_all_its_neurons(supernet):
     assert not torch.allclose(first, fast.stem.stages[0].conv.weight.grad), "the slope is that of before again"
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("repeated", [False, True])
+def test_what_a_gpu_computes_is_what_a_cpu_computes(dtype, repeated):
+    """On a GPU the function runs SpikingJelly's kernels; without one, the same call runs SpikingJelly's reference."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    step = (3 * torch.randn(1 if repeated else 3, 4, 90)).to(dtype)
+    ours, theirs = step.clone().requires_grad_(), step.to(device).requires_grad_()
+    expected = lif(ours.expand(3, -1, -1), tau=1.7, v_threshold=0.9, surrogate_slope=2.5)
+    found = lif_module._spikingjelly(theirs.expand(3, -1, -1), 1.7, 0.9, 2.5)
+    assert found.dtype == dtype
+    assert (found.cpu() != expected).float().mean() <= (1e-3 if device == "cuda" else 0)  # rounding near the threshold
+    upstream = torch.randn_like(expected)
+    expected.backward(upstream)
+    found.backward(upstream.to(device))
+    torch.testing.assert_close(theirs.grad.cpu(), ours.grad, rtol=0, atol=1e-5 if dtype == torch.float32 else 5e-2)
+
+
 @pytest.mark.parametrize("slope", [0.5, 4.0, 100.0])
 def test_gradient_stays_finite_far_from_the_threshold(engine, slope):
     x = torch.tensor([[-3e4, -50.0, 50.0, 3e4]]).requires_grad_()
