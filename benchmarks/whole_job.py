@@ -50,7 +50,7 @@ def main() -> None:
     arguments.add_argument("--epochs", type=int, help="instead of the study file's")
     arguments.add_argument("--folder", type=Path, help="where to keep everything; by default nowhere")
     arguments.add_argument("--part", choices=("all", "job", "alone", "short"), default="all", help="what is run")
-    arguments.add_argument("--alone-epochs", type=int, default=10, help="of the largest, for the time of the job")
+    arguments.add_argument("--alone-epochs", type=int, default=7, help="of the largest, for the time of the job")
     arguments.add_argument("--short-epochs", type=int, default=2, help="of the largest, for the time of fine-tuning")
     args = arguments.parse_args()
     torch.set_num_threads(1)
