@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -75,13 +75,33 @@ class Activity:
     static: bool = True
     residual: Residual = "add"
 
-    def part(self, name: str) -> Activity:
-        """Return the records of one module of the network, without copying them."""
+    def part(self, *names: str) -> Activity:
+        """Return the records of some modules of the network, without copying them."""
+
+        def wanted(key: str) -> bool:
+            return any(key == name or key.startswith(f"{name}.") for name in names)
+
         part = Activity(n_images=self.n_images, time_steps=self.time_steps, static=self.static, residual=self.residual)
         for mine, theirs in zip(self._records(), part._records(), strict=True):
-            theirs.update({key: value for key, value in mine.items() if key.startswith(f"{name}.")})
-        part.order.extend(key for key in self.order if key.startswith(f"{name}."))
+            theirs.update({key: value for key, value in mine.items() if wanted(key)})
+        part.order.extend(filter(wanted, self.order))
         return part
+
+    def take(self) -> Activity:
+        """Return what has been recorded since the last call, and record anew."""
+        taken = replace(self)
+        self.layers, self.attention, self.neurons, self.order = {}, {}, {}, []
+        self.n_images = 0
+        return taken
+
+    def add_samples(self, other: Activity) -> None:
+        """Add the records of the same modules of the same network, measured on other samples."""
+        for mine, theirs in zip(self._records(), other._records(), strict=True):
+            for name, record in theirs.items():
+                mine[name] = _sum_of(mine[name], record) if name in mine else record
+        self.order.extend(name for name in other.order if name not in self.order)
+        self.n_images += other.n_images
+        self.time_steps, self.static, self.residual = other.time_steps, other.static, other.residual
 
     def add_part(self, other: Activity) -> None:
         """Append the records of another module of the same network, measured on the same samples."""
@@ -174,6 +194,11 @@ def _neuron_hook(activity: Activity, name: str, last: _LastSpikes) -> Any:
         neurons.elements += out.numel()
 
     return record
+
+
+def _sum_of(first: Any, second: Any) -> Any:
+    names = [one.name for one in fields(first) if one.name != "kind"]
+    return replace(first, **{name: getattr(first, name) + getattr(second, name) for name in names})
 
 
 def _note_order(activity: Activity, name: str) -> None:

@@ -147,6 +147,10 @@ class ScoringConfig(Section):
             BF16. The test split, and every network that is handed out, is always computed in ``float32``.
         cache_mb: Memory, in MiB per worker, for what trials with the same first genes have in common; 0 is off. Scores
             do not depend on it.
+        racing: Stop a proposal that cannot reach the Pareto front any more, with 99 % confidence, before it has seen
+            all images; see :mod:`spikesearch.racing`. It pays where the search split has many batches (``batch_size``).
+            Whatever is scored to the end has the same score as without it, but which proposals are depends on what was
+            finished when they began: on the number of workers, and on interruptions.
     """
 
     batch_size: Count = 256
@@ -156,6 +160,7 @@ class ScoringConfig(Section):
     ac_pj: Positive = 0.9
     precision: Literal["float32", "bfloat16"] = "float32"
     cache_mb: Annotated[int, Field(ge=0)] = 1024
+    racing: bool = False
 
 
 class SearchConfig(Section):

@@ -182,10 +182,34 @@ class EnergyModel:
                 f"`net` must be a Spikformer or a Supernet, with layers {FIRST_LAYER!r} and {HEAD!r}, but it has "
                 f"{', '.join(list(activity.layers)[:3]) or 'none'}; unwrap it."
             )
+        layers = self._lines(activity)
+        first = next(layer for layer in layers if layer.name == FIRST_LAYER)
+        once = first.macs * (1 - 1 / activity.time_steps)
+        total = sum(layer.energy_uJ for layer in layers)
+        neurons = activity.neurons.values()
+        return EnergyReport(
+            convention=self.convention,
+            mac_pj=self.mac_pj,
+            ac_pj=self.ac_pj,
+            time_steps=activity.time_steps,
+            n_images=activity.n_images,
+            mean_firing_rate=sum(one.spikes for one in neurons) / sum(one.elements for one in neurons),
+            layers=tuple(layers),
+            first_layer_once_uJ=total - once * self.mac_pj * 1e-6,
+        )
+
+    def price_part(self, activity: Activity) -> float:
+        """Return the microjoules per sample of a part of a network; all parts together cost what the whole does.
+
+        Args:
+            activity: Of some of its modules, see :meth:`Activity.part`; the head goes with the neurons in front of it.
+        """
+        return sum(layer.energy_uJ for layer in self._lines(activity))
+
+    def _lines(self, activity: Activity) -> list[LayerEnergy]:
         strict = self.convention == "strict"
         binary = activity.residual == "membrane"
         layers: list[LayerEnergy] = []
-        once = 0.0
         for name, layer in activity.layers.items():
             dense = layer.dense_ops / activity.n_images
             rate = layer.total / layer.elements
@@ -194,7 +218,6 @@ class EnergyModel:
                 if activity.static:  # computed once, counted in every time step
                     dense *= activity.time_steps
                 macs = dense if activity.static else dense * layer.nonzero / layer.elements
-                once = macs * (1 - 1 / activity.time_steps)
             elif name == HEAD and strict and binary:
                 spikes = activity.neurons[HEAD_LIF]
                 dense *= spikes.elements / layer.elements  # tokens and time steps
@@ -209,24 +232,14 @@ class EnergyModel:
             f_q, f_k, f_v = (total / ssa.elements for total in (ssa.q, ssa.k, ssa.v))
             acs = dense * (min(f_k, f_v) + f_q)
             layers.append(self._line(name, "attention", 2 * dense, (min(f_k, f_v) + f_q) / 2, 0.0, acs))
-        updates = sum(neurons.elements for neurons in activity.neurons.values())
-        fired = sum(neurons.spikes for neurons in activity.neurons.values())
-        if strict:
+        if strict and activity.neurons:
+            updates = sum(neurons.elements for neurons in activity.neurons.values())
+            fired = sum(neurons.spikes for neurons in activity.neurons.values())
             count = updates / activity.n_images
             layers.append(self._line("membranes", "lif", count, fired / updates, count, 0.0))
         order = {name: position for position, name in enumerate(activity.order)}
         layers.sort(key=lambda layer: order.get(layer.name, len(order)))
-        total = sum(layer.energy_uJ for layer in layers)
-        return EnergyReport(
-            convention=self.convention,
-            mac_pj=self.mac_pj,
-            ac_pj=self.ac_pj,
-            time_steps=activity.time_steps,
-            n_images=activity.n_images,
-            mean_firing_rate=fired / updates,
-            layers=tuple(layers),
-            first_layer_once_uJ=total - once * self.mac_pj * 1e-6,
-        )
+        return layers
 
     def _line(self, name: str, kind: str, dense: float, rate: float, macs: float, acs: float) -> LayerEnergy:
         energy = (macs * self.mac_pj + acs * self.ac_pj) * 1e-6  # picojoules to microjoules

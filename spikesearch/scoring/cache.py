@@ -33,12 +33,14 @@ class Node:
         activity: Its activity on the images that are scored.
         calibration: Its output on the calibration images.
         batches: Its output on the images that are scored, batch by batch.
+        energies: What it cost on them, in microjoules per sample, batch by batch.
     """
 
     stats: Mapping[str, ChannelStats]
     activity: Activity
     calibration: Packed
     batches: tuple[Packed, ...]
+    energies: tuple[float, ...]
 
     @cached_property
     def nbytes(self) -> int:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from spikesearch.activity import Activity, measure_activity
+from spikesearch.activity import HEAD, HEAD_LIF, Activity, measure_activity
 from spikesearch.energy import EnergyModel, EnergyReport
 from spikesearch.fitness import dead_below
 from spikesearch.nn import ChannelStats, Spikformer, Stage, Supernet
+from spikesearch.racing import Race, Rival
 from spikesearch.scoring.cache import Node, PrefixCache
 from spikesearch.scoring.calibration import calibration_images
 from spikesearch.scoring.packing import Packed, pack, unpack_sum
@@ -127,13 +128,43 @@ class Scorer:
         Raises:
             SpaceError: If ``arch`` is not in the space.
         """
-        accuracy, report = self.evaluate(arch, split)
+        return self._as_score(arch, *self.evaluate(arch, split))
+
+    def race(self, arch: Architecture, rivals: Sequence[Rival]) -> Score:
+        """Score an architecture as for a trial, unless it turns out early that a rival dominates it.
+
+        What has been computed of an architecture that is stopped is not kept: nobody is offspring of it.
+
+        Args:
+            arch: An architecture of the supernet's space.
+            rivals: The Pareto front that it would have to reach.
+
+        Raises:
+            Dominated: If it cannot, with 99 % confidence; see :mod:`spikesearch.racing`.
+            SpaceError: If ``arch`` is not in the space.
+        """
+        race = Race(rivals, len(self.data.search), self.config.batch_size)
+        return self._as_score(arch, *self.evaluate(arch, race=race))
+
+    def _as_score(self, arch: Architecture, accuracy: float, report: EnergyReport) -> Score:
         params = self.count_parameters(arch)
         return Score.of(accuracy, report, params=params, num_classes=self.data.num_classes)
 
     @torch.no_grad()
-    def evaluate(self, arch: Architecture, split: SplitName = "search") -> tuple[float, EnergyReport]:
-        """Return accuracy (fraction) and energy report of an architecture with inherited weights."""
+    def evaluate(
+        self, arch: Architecture, split: SplitName = "search", *, race: Race | None = None
+    ) -> tuple[float, EnergyReport]:
+        """Return accuracy (fraction) and energy report of an architecture with inherited weights.
+
+        Args:
+            arch: An architecture of the supernet's space.
+            split: Which images.
+            race: Looks on after every batch.
+
+        Raises:
+            Dominated: By the race.
+            SpaceError: If ``arch`` is not in the space.
+        """
         stages = self.supernet.stages(arch)
         reduced = split == "search" and self.config.precision == "bfloat16"
         if split == "search" and self.cache.limit:
@@ -144,14 +175,22 @@ class Scorer:
         self._calibrate(run)
         images: Split = getattr(self.data, split)
         correct = 0
-        with self.supernet.subnet(arch, run.stats), measure_activity(self.supernet) as new:
+        energies: list[float] = []
+        new = Activity()
+        with self.supernet.subnet(arch, run.stats), measure_activity(self.supernet) as recorded:
             for number, start in enumerate(range(0, len(images), self.config.batch_size)):
                 positions = range(start, min(start + self.config.batch_size, len(images)))
                 logits = self._logits(run, number, split, positions)
                 run.drop_beyond(self.cache.limit)
                 labels = images.labels[start : positions.stop].to(self.device)
                 correct += int((logits.argmax(-1) == labels).sum())
-        new.n_images, new.time_steps, new.static = len(images), arch.time_steps, self.data.frames is None
+                batch = recorded.take()
+                batch.n_images, batch.time_steps = len(positions), arch.time_steps
+                batch.static = self.data.frames is None
+                new.add_samples(batch)
+                energies.append(self._price_batch(run, number, batch))
+                if race is not None:
+                    race.look(correct, energies)
         whole = Activity()
         for part in (*(node.activity for node in run.path), new):
             whole.add_part(part)
@@ -205,6 +244,14 @@ class Scorer:
                     run.batches[position].append(pack(out))
         return self.supernet.classify(x)
 
+    def _price_batch(self, run: _Run, number: int, batch: Activity) -> float:
+        """Return microjoules per sample of a batch, the same whether its first stages are known or not."""
+        for stage, energies in zip(run.unknown, run.energies, strict=True):
+            energies.append(self.energy_model.price_part(batch.part(stage.name)))
+        known = (node.energies[number] for node in run.path)
+        computed = (energies[-1] for energies in run.energies)
+        return sum((*known, *computed, self.energy_model.price_part(batch.part(HEAD, HEAD_LIF))))
+
     def _count_work(self, run: _Run, whole: Activity) -> None:
         needed = [whole.part(stage.name).dense_ops for stage in run.stages]
         self.work.needed += sum(needed)
@@ -240,8 +287,10 @@ class _Run:
     stats: dict[str, ChannelStats] = field(default_factory=dict)
     calibration: list[Packed] = field(default_factory=list)
     batches: list[list[Packed]] = field(init=False)
+    energies: list[list[float]] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.energies = [[] for _ in self.unknown]
         self.batches = [[] for _ in self.unknown] if self.keep else []
 
     def precision(self, device: torch.device) -> torch.autocast:
@@ -267,6 +316,7 @@ class _Run:
 
     def nodes(self, activity: Activity) -> Iterator[Node]:
         """Yield what has become known and was not dropped, in the order of the stages."""
-        for stage, calibration, batches in zip(self.unknown, self.calibration, self.batches, strict=False):
+        kept = zip(self.unknown, self.calibration, self.batches, self.energies, strict=False)
+        for stage, calibration, batches, energies in kept:
             stats = {name: one for name, one in self.stats.items() if name.startswith(f"{stage.name}.")}
-            yield Node(stats, activity.part(stage.name), calibration, tuple(batches))
+            yield Node(stats, activity.part(stage.name), calibration, tuple(batches), tuple(energies))

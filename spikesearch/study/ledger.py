@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from spikesearch.errors import SpaceError
+from spikesearch.racing import Rival, enter
 from spikesearch.study.identity import Worker
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ class Ledger:
         complete: Number of the first COMPLETE trial per architecture key.
         n_complete: Number of COMPLETE trials.
         n_complete_by_run: The same, of the workers of one run.
+        n_stopped: Number of trials that lost a race.
+        front: The Pareto front of the feasible COMPLETE trials, as they were read.
         open: RUNNING and WAITING trials, by number.
         retry_of: Number of the trial that repeats a given trial.
     """
@@ -40,6 +44,8 @@ class Ledger:
         self.complete: dict[str, int] = {}
         self.n_complete = 0
         self.n_complete_by_run: Counter[str] = Counter()
+        self.n_stopped = 0
+        self.front: list[Rival] = []
         self.open: list[FrozenTrial] = []
         self.retry_of: dict[int, int] = {}
 
@@ -56,6 +62,8 @@ class Ledger:
                 self.open.append(trial)
             elif trial.state == TrialState.COMPLETE:
                 self._complete(trial)
+            elif is_stopped(trial):
+                self.n_stopped += 1
         self._seen = self.n_trials = len(trials)
 
     @property
@@ -83,6 +91,17 @@ class Ledger:
         key = self.arch_key(trial)
         if key is not None:
             self.complete.setdefault(key, trial.number)
+            self._enter_front(trial)
+
+    def _enter_front(self, trial: FrozenTrial) -> None:
+        feasible = all(value <= 0 for value in trial.constraints.values())
+        if feasible and all(math.isfinite(value) for value in trial.values):
+            self.front = enter(self.front, Rival(trial.number, *trial.values))
+
+
+def is_stopped(trial: FrozenTrial) -> bool:
+    """Tell whether a trial lost a race; one that was pruned as a repetition did not."""
+    return trial.state == TrialState.PRUNED and "dominated_by" in trial.user_attrs
 
 
 def fixed_params(trial: FrozenTrial) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from optuna.storages import BaseStorage
 
 from spikesearch.config import StudyConfig, find_study_file, load_study_file
 from spikesearch.errors import StudyError
+from spikesearch.racing import looks
 from spikesearch.study import prepare, provenance
 from spikesearch.study.assist import assist
 from spikesearch.study.identity import running_here
@@ -164,6 +165,12 @@ def run_study(
         config_or_name, storage=storage, study_name=study_name, run_dir=run_dir, device=device, download=download
     )
     store, study, config, data = session.store, session.study, session.config, session.data
+    if config.scoring.racing and not looks(len(data.search), config.scoring.batch_size):
+        _log.warning(
+            "`scoring.racing` stops nothing: a search split of %d images is less than four batches of "
+            "`scoring.batch_size` %d.",
+            *(len(data.search), config.scoring.batch_size),
+        )
     scorer = prepare.make_scorer(config, session.train(progress=progress), data, device)
 
     run = uuid.uuid4().hex[:12]

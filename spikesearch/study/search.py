@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial
 
 from spikesearch.errors import StudyError
 from spikesearch.fitness import dead_below, f_aeb
+from spikesearch.racing import Dominated, Rival
 from spikesearch.study import provenance, trials
 from spikesearch.study.identity import Worker
 from spikesearch.study.interrupts import Interrupts
@@ -79,6 +80,19 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class Task:
+    """A trial that this worker runs.
+
+    Args:
+        trial: The trial.
+        rivals: The front that it races against; empty if it is scored in full.
+    """
+
+    trial: FrozenTrial
+    rivals: Sequence[Rival] = ()
+
+
+@dataclass(frozen=True)
 class Finished:
     """What a COMPLETE trial found; for progress displays."""
 
@@ -104,6 +118,7 @@ class Search:
         beta: Weight of the energy in F_AEB.
         on_trial: Called with the result of every trial that this worker has finished.
         stop: Asked before every trial whether to end early.
+        race: Scores an architecture, or stops it early against rivals; ``None`` scores everything in full.
     """
 
     def __init__(
@@ -120,6 +135,7 @@ class Search:
         beta: float = 0.02,
         on_trial: Callable[[Finished], None] | None = None,
         stop: Callable[[], bool] | None = None,
+        race: Callable[[Architecture, Sequence[Rival]], ScoreLike] | None = None,
     ) -> None:
         self._study = study
         self._space = space
@@ -132,6 +148,7 @@ class Search:
         self._beta = beta
         self._on_trial = on_trial
         self._stop = stop
+        self._race = race
         self._ledger = Ledger(study, space)
         self._reference = space.largest
         self._reference_energy: float | None = None
@@ -163,7 +180,7 @@ class Search:
             if self._stop is not None and self._stop():
                 return "stopped"
             following = self._next()
-            if isinstance(following, FrozenTrial):
+            if isinstance(following, Task):
                 self._run(following)
                 pause = _POLL_S[0]
             elif following == "wait":
@@ -175,7 +192,7 @@ class Search:
 
     # --- the next trial -----------------------------------------------------------------------------------------------
 
-    def _next(self) -> FrozenTrial | Literal["wait", "done", "exhausted"]:
+    def _next(self) -> Task | Literal["wait", "done", "exhausted"]:
         from spikesearch.sampler import SpaceExhaustedError
 
         with self._lock:
@@ -190,15 +207,22 @@ class Search:
             for waiting in self._ledger.waiting:
                 trial = self._claim(waiting)
                 if trial is not None:
-                    return trial
+                    return Task(trial)  # in full: its user asked for a score, not for a verdict
             sampler: Any = self._study.sampler
             try:
                 params = sampler.propose(self._study, self._ledger.n_trials)
             except SpaceExhaustedError:
                 return "wait" if self._others_run() else "exhausted"
-            return trials.create(self._study, self._space, params, self._worker)
+            return Task(trials.create(self._study, self._space, params, self._worker), self._rivals())
 
-    def _next_reference(self) -> FrozenTrial | Literal["wait"]:
+    def _rivals(self) -> Sequence[Rival]:
+        # Budgets count COMPLETE trials. If more were stopped than that, a search whose front is as good as it gets
+        # would hardly come to an end, and the sampler would learn nothing of where proposals are bad.
+        if self._race is None or self._ledger.n_stopped >= self._ledger.n_complete:
+            return ()
+        return self._ledger.front
+
+    def _next_reference(self) -> Task | Literal["wait"]:
         # Every F_AEB, and every constraint on it, is relative to the reference: nothing runs beside it.
         for trial in self._ledger.running:
             if self._ledger.arch_key(trial) == self._reference.key:
@@ -214,8 +238,8 @@ class Search:
             if self._ledger.arch_key(trial) == self._reference.key:
                 claimed = self._claim(trial)
                 if claimed is not None:
-                    return claimed
-        return trials.create(self._study, self._space, self._space.params(self._reference), self._worker)
+                    return Task(claimed)
+        return Task(trials.create(self._study, self._space, self._space.params(self._reference), self._worker))
 
     def _claim(self, waiting: FrozenTrial) -> FrozenTrial | None:
         trial = trials.claim(self._study, self._space, waiting, self._worker)
@@ -249,14 +273,18 @@ class Search:
 
     # --- the trial ----------------------------------------------------------------------------------------------------
 
-    def _run(self, trial: FrozenTrial) -> None:
+    def _run(self, task: Task) -> None:
+        trial = task.trial
         arch = trials.architecture(self._space, trial)
         try:
             with self._interrupts.allowed():
-                score = self._score(arch)
+                score = self._race(arch, task.rivals) if self._race and task.rivals else self._score(arch)
             if arch == self._reference:
                 self._store_reference_energy(score.energy_uJ)
             finished = self._finish(trial, score)
+        except Dominated as lost:
+            trials.stop(self._study, trial, lost)
+            return
         except Exception as error:
             trials.fail(self._study, trial, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
             raise

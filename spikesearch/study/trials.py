@@ -3,6 +3,7 @@
     created  -> RUNNING, with its whole genome and the worker's identity, in one transaction
     claimed  -> RUNNING, with the worker's identity, from WAITING (enqueued by a user, or the repetition of a trial)
     finished -> COMPLETE, with values, attributes and constraints, in one transaction
+    stopped  -> PRUNED, with the bounds that stopped it, in one transaction
     given up -> FAIL, after its repetition has been put into the queue
 
 A process may be killed between any two of them: what it leaves is a RUNNING trial with a complete genome that names a
@@ -19,6 +20,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from spikesearch.errors import SpaceError
+from spikesearch.racing import Dominated
 from spikesearch.study.identity import Worker
 from spikesearch.study.ledger import Ledger, fixed_params
 
@@ -106,6 +108,15 @@ def finish(
     """
     study.sampler.after_trial(study, trial, TrialState.COMPLETE, list(values))
     return _finish(study, trial._trial_id, TrialState.COMPLETE, list(values), user_attrs, constraints)
+
+
+def stop(study: optuna.Study, trial: FrozenTrial, lost: Dominated) -> None:
+    """Prune a running trial that lost a race; its attributes say after how many images, by which bounds, against whom.
+
+    If somebody else has finished the trial in the meantime, nothing is changed.
+    """
+    _log.debug("Trial %d is stopped: %s.", trial.number, lost)
+    _finish(study, trial._trial_id, TrialState.PRUNED, None, lost.to_dict(), {})
 
 
 def fail(study: optuna.Study, trial: FrozenTrial, reason: str) -> bool:

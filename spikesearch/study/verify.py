@@ -12,8 +12,10 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from spikesearch.errors import SpikesearchError
+from spikesearch.racing import Rival
 from spikesearch.study import provenance
 from spikesearch.study.identity import Worker
+from spikesearch.study.ledger import is_stopped
 from spikesearch.study.results import TrialResult, complete_trials
 from spikesearch.study.store import load_study, open_store
 from spikesearch.study.trained import Trained, open_trained
@@ -81,9 +83,23 @@ def _trial_checks(study: optuna.Study) -> Iterator[Check]:
     broken = [trial.number for trial in trials if not _points_back(trial, trials)]
     retried = sum("retry_of" in trial.user_attrs for trial in trials)
     yield Check("repetitions", not broken, f"{retried} repeated" + (f", broken at {broken}" if broken else ""))
+    stopped = [trial for trial in trials if is_stopped(trial)]
+    if stopped:
+        by_number = {trial.number: trial for trial in results}
+        broken = [trial.number for trial in stopped if not _is_dominated(trial, by_number)]
+        found = f"{len(stopped)} by racing" + (f", nothing dominates the bounds of {broken}" if broken else "")
+        yield Check("stopped trials", not broken, found)
     dead = [trial.number for trial in trials if trial.state == TrialState.RUNNING and _is_dead(trial)]
     found = f"of dead processes: {dead}; the next `study run` repeats them" if dead else "none of a dead process"
     yield Check("running trials", not dead, found)
+
+
+def _is_dominated(trial: FrozenTrial, complete: dict[int, TrialResult]) -> bool:
+    attrs = trial.user_attrs
+    by = complete.get(attrs["dominated_by"])
+    if by is None or not by.feasible:
+        return False
+    return Rival(by.number, by.accuracy, by.energy_uJ).dominates(attrs["accuracy_bound"], attrs["energy_bound_uJ"])
 
 
 def _points_back(trial: FrozenTrial, trials: list[FrozenTrial]) -> bool:

@@ -203,10 +203,11 @@ def build_search(
 
     config = provenance.stored_config(study)
     data = prepare.load_data_of(config) if data is None else data
+    scorer = make_scorer(config, data)
     return Search(
         study,
         config.space.search_space(),
-        make_scorer(config, data).score,
+        scorer.score,
         lock=store.lock(study.study_name) or nullcontext(),
         worker=Worker.here(budget.run),
         budget=budget,
@@ -215,6 +216,7 @@ def build_search(
         beta=config.report.beta,
         on_trial=on_trial,
         stop=stop,
+        race=scorer.race if config.scoring.racing else None,
     )
 
 

@@ -204,7 +204,8 @@ def node(size: int, work: float) -> Node:
     """A node of ``size`` KiB of spikes."""
     activity = Activity(layers={"stem.x": LayerActivity("conv", dense_ops=work)})
     spikes = pack(torch.ones(8 * 1024 * size)) if size else pack(torch.zeros(1))
-    return Node({"stem.bn": ChannelStats(torch.zeros(2), torch.ones(2))}, activity, pack(torch.zeros(4)), (spikes,))
+    stats = {"stem.bn": ChannelStats(torch.zeros(2), torch.ones(2))}
+    return Node(stats, activity, pack(torch.zeros(4)), (spikes,), (1.0,))
 
 
 @given(
