@@ -46,7 +46,8 @@ class Encoder:
         """
         shape = len(genomes), len(self._nothing)
         values = np.fromiter(chain.from_iterable(map(self._row, genomes)), float, shape[0] * shape[1]).reshape(shape)
-        indices = np.where(np.isnan(values), -1.0, values).astype(np.intp)  # of choices; what is no choice is not used
+        with np.errstate(invalid="ignore"):  # numbers may be too large for an index, but are not used as one
+            indices = np.where(np.isnan(values), -1.0, values).astype(np.intp)
         blocks = [
             np.nan_to_num(genes.to_units(distribution, values[:, i]))[:, None]
             if table is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -48,8 +49,8 @@ class Trials(NamedTuple):
 class Forecaster:
     """Fits a model to every objective, and one to how far a trial is from breaking a measured constraint.
 
-    Kernels are chosen on the first trials only, those by a count that grows by a fifth each time: hence a choice is made
-    anew only then, and is a function of the finished trials all the same.
+    Kernels are chosen on the first trials by number; how many are looked at grows by a fifth each time. So a choice is
+    made anew only then, and is a function of the finished trials all the same.
 
     Args:
         min_rows: The first such count.
@@ -89,7 +90,7 @@ class Forecaster:
             key.update(first_target.tobytes())
             choice = self._choice(key.digest(), first_features, first_target)
             if choice.logarithm and target.min() <= 0:
-                choice = KernelChoice(False, choice.linear, choice.length, choice.noise)
+                choice = replace(choice, logarithm=False)
             return GaussianProcess(choice).fit(rows, target)
 
         objectives = trials.losses.shape[1]
@@ -112,11 +113,13 @@ class Forecaster:
         return predict
 
     def _choice(self, key: bytes, features: np.ndarray, target: np.ndarray) -> KernelChoice:
-        if key not in self._choices:
+        choice = self._choices.get(key)
+        if choice is None:
+            choice = choose_kernel(Rows(features), target)
             while len(self._choices) >= 16:
                 del self._choices[next(iter(self._choices))]
-            self._choices[key] = choose_kernel(Rows(features), target)
-        return self._choices[key]
+            self._choices[key] = choice
+        return choice
 
 
 @lru_cache(maxsize=8)
@@ -145,12 +148,8 @@ def choose_trials(feasible: Population, infeasible: Population, count: int, max_
         chosen = np.concatenate([best, latest])
         chosen = chosen[np.argsort(numbers[chosen])]
     genomes = [feasible.genomes[i] if i < len(feasible) else infeasible.genomes[i - len(feasible)] for i in chosen]
-    both = len(feasible) and len(infeasible)
-    losses = (
-        np.concatenate([feasible.losses, infeasible.losses])
-        if both
-        else (feasible if len(feasible) else infeasible).losses
-    )
+    # An empty population does not know the number of objectives.
+    losses = np.concatenate([population.losses for population in (feasible, infeasible) if len(population)])
     margins = np.concatenate([feasible.margins, infeasible.margins])
     return Trials(genomes, losses[chosen], margins[chosen])
 

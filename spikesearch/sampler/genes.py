@@ -99,9 +99,10 @@ def from_unit(distribution: BaseDistribution, position: float) -> float:
     Together with :func:`to_unit` it is the identity on values only for continuous genes.
     """
     position = min(max(position, 0.0), 1.0)
-    count = levels(distribution)
     if isinstance(distribution, CategoricalDistribution):
+        count = len(distribution.choices)
         return float(min(int(position * count), count - 1))
+    count = levels(distribution)
     low, high, log = _bounds(distribution)
     if log:
         half = 0.5 if count is not None else 0.0

@@ -1,9 +1,9 @@
 """The regression model of the surrogate: a Gaussian process on the features of genomes, one per objective.
 
-The kernels are those of scikit-learn (``RBF`` and ``DotProduct``) with fixed parameters, and so is what is computed with
-them; ``tests/sampler/test_model.py`` holds it against ``GaussianProcessRegressor``. That one computes every kernel and
-its decomposition twice per fit, from the features each time. Here the squared distances and products of the rows, of
-which all kernels are made, are computed once for all objectives and all alternatives of a kernel.
+What it computes is what scikit-learn's ``GaussianProcessRegressor`` does with a sum of ``RBF`` and ``DotProduct``, and
+the tests hold it against that. But that one evaluates and decomposes a kernel twice per fit, each time from the
+features. Here the squared distances and products that all kernels are made of are computed once for all objectives and
+all alternatives of a kernel, which makes a proposal several times cheaper.
 """
 
 from __future__ import annotations

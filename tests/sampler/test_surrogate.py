@@ -39,15 +39,16 @@ def test_finds_the_minimum_of_a_sum() -> None:
     assert (additive(everything) < additive([found])[0]).mean() < 0.02
 
 
-def test_same_situation_same_choice_from_a_fresh_surrogate() -> None:
+@pytest.mark.parametrize("max_rows", [15, 200])
+def test_same_situation_same_choice_from_a_fresh_surrogate(max_rows: int) -> None:
     genomes = letters(30, 0)
     losses = np.stack([additive(genomes), -additive(genomes) + np.arange(30) % 3], axis=1)
-    used = GaussianProcessSurrogate(exploration=0.0)
+    used = GaussianProcessSurrogate(exploration=0.0, max_rows=max_rows)
     for count in (12, 20, 30):
         used(situation(genomes[:count], losses[:count]), np.random.default_rng(count))
     again = used(situation(genomes, losses), np.random.default_rng(5))
-    fresh = GaussianProcessSurrogate(exploration=0.0)(situation(genomes, losses), np.random.default_rng(5))
-    assert again == fresh
+    fresh = GaussianProcessSurrogate(exploration=0.0, max_rows=max_rows)
+    assert again == fresh(situation(genomes, losses), np.random.default_rng(5))
 
 
 def test_bounded_in_how_often() -> None:
