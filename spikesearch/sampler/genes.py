@@ -100,8 +100,8 @@ def from_unit(distribution: BaseDistribution, position: float) -> float:
     """
     position = min(max(position, 0.0), 1.0)
     if isinstance(distribution, CategoricalDistribution):
-        count = len(distribution.choices)
-        return float(min(int(position * count), count - 1))
+        choices = len(distribution.choices)
+        return float(min(int(position * choices), choices - 1))
     count = levels(distribution)
     low, high, log = _bounds(distribution)
     if log:
