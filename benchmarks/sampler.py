@@ -1,13 +1,15 @@
 """Compare the ESNN sampler with those of Optuna and with pymoo's NSGA-II.
 
     python benchmarks/sampler.py [--quick] [--json FILE] [--table FILE] [--seeds N] [--only PART ...]
+        [--rows SAMPLER ...]
 
 Printed are shares of the largest hypervolume after so many evaluations, medians and quartiles over the seeds, for
 trials and for unique evaluations; p is that of a two-sided Mann-Whitney test against ESNN with its default settings.
 Tables of trained networks are normalised like this: error relative to the best, clipped at 30 points; cost divided by
 its maximum; reference point (1, 1). Public data is looked for in `$SPIKESEARCH_DATA`, by default `../shared/data`
 beside the checkout.
-Parts: macro, params, digits, rugged, toy, zdt, mixed, selection, workers, memory, sqlite.
+Parts: macro, params, digits, rugged, toy, zdt, mixed, selection, workers, memory, sqlite. With --rows only these
+samplers run, and the rows of the others are those that the JSON file already holds.
 """
 
 # ruff: noqa: E402 - the number of threads is set before numpy is imported
@@ -18,9 +20,11 @@ import os
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")  # before numpy is imported: small matrices, and comparable times
 
+import json
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +46,14 @@ from sampler_timing import time_in_memory, time_on_sqlite
 from scipy.stats import mannwhitneyu
 
 from spikesearch.sampler import CrowdingSelection, ESNNSampler, FAEBSelection
+
+
+@dataclass
+class SamplerReport(Report):
+    """A report of some samplers only, where `rows` names them; `details` then holds the figures of the others."""
+
+    rows: Sequence[str] | None = None
+
 
 Run = tuple[list[tuple[float, ...]], list[Any]]  # objective values and parameters, in order of evaluation
 Maker = Callable[[Problem, int], optuna.samplers.BaseSampler]
@@ -87,13 +99,18 @@ def quartiles(figures: np.ndarray) -> str:
 
 
 def compare(
-    problem: Problem, makers: dict[str, Maker], budgets: Sequence[int], seeds: int, report: Report
+    problem: Problem, makers: dict[str, Maker], budgets: Sequence[int], seeds: int, report: SamplerReport
 ) -> dict[str, Any]:
     """Run all samplers on one problem, print the table and return the figures."""
     n_trials = max(budgets)
     print(f"\n{problem.name}: share of the hypervolume after {', '.join(map(str, budgets))} evaluations", flush=True)
+    kept = report.details.get(problem.name, {}).get("rows", {})
     rows: dict[str, Any] = {}
     for name, maker in {**makers, "pymoo NSGA-II 20": None}.items():
+        if report.rows is not None and name not in report.rows:
+            if name in kept:
+                rows[name] = kept[name]
+            continue
         started = time.process_time()
         runs = [
             run_pymoo(problem, n_trials, seed) if maker is None else run_optuna(problem, maker(problem, seed), n_trials)
@@ -124,7 +141,8 @@ def compare(
         ]
         row["p"] = p_values
         print(f"    {name:18s} {cells}   p {'  '.join(f'{p:.1e}' for p in p_values)}")
-    report.details[problem.name] = {"budgets": list(budgets), "rows": rows}
+    kept_names = [name for name in rows if report.rows is not None and name not in report.rows]
+    report.details[problem.name] = {"budgets": list(budgets), "kept_of_an_earlier_run": kept_names, "rows": rows}
     return rows
 
 
@@ -205,21 +223,21 @@ def discard(rows: object) -> None:
     """Do nothing with the rows of a table that makes no claim."""
 
 
-def compare_macro(cost: str, budgets: Sequence[int], seeds: int, report: Report) -> None:
+def compare_macro(cost: str, budgets: Sequence[int], seeds: int, report: SamplerReport) -> None:
     """Compare on NAS-Bench-Macro."""
     rows = compare(MacroTable(cost), {**STOCK, **ESNN}, budgets, seeds, report)
     if cost == "flops" and not report.quick:
         claim_macro(rows, budgets, report)
 
 
-def compare_digits(path: Path, budgets: Sequence[int], seeds: int, report: Report) -> None:
+def compare_digits(path: Path, budgets: Sequence[int], seeds: int, report: SamplerReport) -> None:
     """Compare on the table that the package makes of a digits space."""
     if not path.exists():
         raise FileNotFoundError(f"there is no {path.name}; name one with --table")
     compare(DigitsTable(path), {**STOCK, **ESNN}, budgets, seeds, report)
 
 
-def compare_toys(budgets: Sequence[int], seeds: int, report: Report) -> None:
+def compare_toys(budgets: Sequence[int], seeds: int, report: SamplerReport) -> None:
     """Compare on the conditional toy, with and without telling the space; TPE would take hours."""
     makers = {name: maker for name, maker in NOTHING_KNOWN.items() if name not in SLOW}
     for text, told, count in (("space told", True, seeds // 2), ("space not told", False, seeds // 4)):
@@ -234,11 +252,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser(__doc__)
     options.add_argument("--table", type=Path, default=DIGITS_TABLE, help="the digits table, as JSON")
     options.add_argument("--seeds", type=int, default=20)
+    options.add_argument("--rows", nargs="+", metavar="SAMPLER", help="run these only; needs --json")
     options.add_argument("--only", nargs="+", metavar="PART", help="some parts only")
     args = options.parse_args(arguments)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    report = Report("sampler", quick=args.quick)
+    report = SamplerReport("sampler", quick=args.quick, rows=args.rows)
+    if args.rows:
+        if args.json is None:
+            options.error("--rows needs --json, the file with the rows of the other samplers.")
+        report.details = json.loads(args.json.read_text())["details"]
     seeds = 2 if args.quick else args.seeds
     budgets = (20, 40) if args.quick else (50, 100, 200, 400)
     report.details["seeds"] = seeds

@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import CategoricalDistribution
@@ -28,6 +29,7 @@ Key = tuple[Any, ...]
 MANY_LEVELS = 12  # a gene with more levels is treated like a continuous one
 
 
+@lru_cache(maxsize=4096)
 def group_of(name: str) -> str:
     """Return the group that a gene belongs to: what stands before the last dot, or its whole name.
 
@@ -59,12 +61,10 @@ class Domain(ABC):
 
     def complete(self, genome: Mapping[str, float], rng: np.random.Generator) -> Genome:
         """Return the genome with its missing genes drawn at random and its inactive ones dropped."""
-        whole = dict(genome)
-        result: Genome = {}
-        for name in self.active(whole):
-            value = whole.get(name)
-            result[name] = genes.draw(self.distributions[name], rng) if value is None else value
-        return result
+        found = {name: genome.get(name) for name in self.active(genome)}
+        return {
+            name: genes.draw(self.distributions[name], rng) if value is None else value for name, value in found.items()
+        }
 
     def sample(self, rng: np.random.Generator) -> Genome:
         """Draw a genome at random."""
@@ -82,19 +82,29 @@ class Domain(ABC):
             rng: The only source of randomness.
         """
         for name, value in genome.items():
-            distribution = self.distributions[name]
-            count = genes.levels(distribution)
-            if count is None or count > MANY_LEVELS:
+            levels = self._few_levels[name]
+            if levels is None:
+                distribution = self.distributions[name]
                 place = genes.to_unit(distribution, value)
                 for scale in (0.2, 0.05, 0.01):
                     moved = genes.from_unit(distribution, place + scale * rng.normal())
                     if moved != value:
                         yield {**genome, name: moved}
             else:
-                for position in range(count):
-                    other = genes.level(distribution, position)
+                for other in levels:
                     if other != value:
                         yield {**genome, name: other}
+
+    @cached_property
+    def _few_levels(self) -> dict[str, list[float] | None]:
+        """Every value of each gene, None if it has many."""
+        counts = {name: genes.levels(distribution) for name, distribution in self.distributions.items()}
+        return {
+            name: None
+            if count is None or count > MANY_LEVELS
+            else [genes.level(self.distributions[name], position) for position in range(count)]
+            for name, count in counts.items()
+        }
 
 
 class ArchitectureDomain(Domain):

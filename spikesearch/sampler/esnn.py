@@ -120,12 +120,13 @@ class ESNNSampler(BaseSampler):
 
     # --- proposals ----------------------------------------------------------------------------------------------------
 
-    def propose(self, study: Study, number: int) -> dict[str, Any]:
+    def propose(self, study: Study, number: int, *, trials: Sequence[FrozenTrial] | None = None) -> dict[str, Any]:
         """Make the genome of a trial.
 
         Args:
             study: The study, as it is now.
             number: Number of the trial that the genome is for; it need not exist yet.
+            trials: The study's trials, sorted by number, if the caller has just read them; read by default.
 
         Returns:
             Optuna parameters: with a space a whole architecture, without one a value for every parameter that a
@@ -136,7 +137,7 @@ class ESNNSampler(BaseSampler):
             SamplerError: If the study holds a parameter of the space with another distribution.
         """
         with self._lock:
-            archive = self._archive(study, study.get_trials(deepcopy=False))
+            archive = self._archive(study, study.get_trials(deepcopy=False) if trials is None else trials)
             return self._propose(archive, number, repeat=False)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn.tree import DecisionTreeClassifier
 
 from spikesearch.sampler import genes
 from spikesearch.sampler.domain import ArchitectureDomain, Domain, Genome
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+
+# The stem's convolutions have widths D/8, D/4, D/2, D and a D to D one that encodes positions, all 3x3.
+STEM = 9 * (1 / 32 + 1 / 8 + 1 / 2 + 1)
 
 
 class Encoder:
@@ -24,19 +33,10 @@ class Encoder:
     """
 
     def __init__(self, domain: Domain) -> None:
-        self._domain = domain
-        self._names = list(domain.distributions)
-        self._tables: list[np.ndarray | None] = []
-        for distribution in domain.distributions.values():
-            count = genes.levels(distribution)
-            if not isinstance(distribution, genes.CategoricalDistribution) or count is None:
-                self._tables.append(None)
-                continue
-            table = np.eye(count) * math.sqrt(0.5)
-            if genes.is_ordered(distribution) and count > 2:
-                table = np.concatenate([table, np.linspace(0, 1, count)[:, None]], axis=1)
-            # The last row stands for an inactive gene.
-            self._tables.append(np.concatenate([table, np.zeros((1, table.shape[1]))]))
+        self._nothing = dict.fromkeys(domain.distributions, math.nan)
+        self._tables = [_table(distribution) for distribution in domain.distributions.values()]
+        self._distributions = list(domain.distributions.values())
+        self._sizes = _Sizes(domain) if isinstance(domain, ArchitectureDomain) else None
 
     def __call__(self, genomes: Sequence[Mapping[str, float]]) -> np.ndarray:
         """Return the features; shape ``[genomes, features]``.
@@ -44,34 +44,67 @@ class Encoder:
         Args:
             genomes: Genomes; of a learned domain they may lack genes, which are then inactive.
         """
-        blocks = []
-        for name, table in zip(self._names, self._tables, strict=True):
-            if table is None:
-                distribution = self._domain.distributions[name]
-                column = [genes.to_unit(distribution, g[name]) if name in g else 0.0 for g in genomes]
-                blocks.append(np.array(column)[:, None])
-            else:
-                blocks.append(table[np.array([int(g.get(name, -1)) for g in genomes], dtype=np.intp)])
-        if isinstance(self._domain, ArchitectureDomain):
-            blocks.append(_sizes(self._domain, genomes))
+        shape = len(genomes), len(self._nothing)
+        values = np.fromiter(chain.from_iterable(map(self._row, genomes)), float, shape[0] * shape[1]).reshape(shape)
+        with np.errstate(invalid="ignore"):  # numbers may be too large for an index, but are not used as one
+            indices = np.where(np.isnan(values), -1.0, values).astype(np.intp)
+        blocks = [
+            np.nan_to_num(genes.to_units(distribution, values[:, i]))[:, None]
+            if table is None
+            else table[indices[:, i]]
+            for i, (distribution, table) in enumerate(zip(self._distributions, self._tables, strict=True))
+        ]
+        if self._sizes is not None:
+            blocks.append(self._sizes(indices))
         return np.concatenate(blocks, axis=1) if blocks else np.zeros((len(genomes), 0))
 
+    def _row(self, genome: Mapping[str, float]) -> Iterable[float]:
+        """Return the value of every gene, NaN for an inactive one."""
+        row = {**self._nothing, **genome}
+        if len(row) > len(self._nothing):  # a running trial may have asked for genes that no finished one has
+            return [row[name] for name in self._nothing]
+        return row.values()
 
-def _sizes(domain: ArchitectureDomain, genomes: Sequence[Mapping[str, float]]) -> np.ndarray:
-    """Parameters, and dense operations per token without attention's products, as logarithms; 0 for the largest."""
-    space = domain.space
-    widths = np.array([space.embed_dims[int(g["embed_dim"])] for g in genomes], dtype=float)
-    steps = np.array([space.time_steps[int(g["time_steps"])] for g in genomes], dtype=float)
-    ratios = np.array(
-        [sum(4 + 2 * space.mlp_ratios[int(g[f"block{i}.mlp_ratio"])] for i in range(domain.depth(g))) for g in genomes]
-    )
-    # The stem's convolutions have widths D/8, D/4, D/2, D and a D to D one that encodes positions, all 3x3.
-    stem = 9 * (1 / 32 + 1 / 8 + 1 / 2 + 1)
-    parameters = widths**2 * (ratios + stem)
-    largest = space.largest
-    most = largest.embed_dim**2 * (sum(4 + 2 * b.mlp_ratio for b in largest.blocks) + stem)
-    operations = parameters * steps / max(space.time_steps)
-    return np.log(np.stack([parameters, operations], axis=1) / most)
+
+def _table(distribution: BaseDistribution) -> np.ndarray | None:
+    """Return the columns of each value of a choice, and of an inactive one in the last row; None for a number."""
+    if not isinstance(distribution, genes.CategoricalDistribution):
+        return None
+    count = len(distribution.choices)
+    table = np.eye(count) * math.sqrt(0.5)
+    if genes.is_ordered(distribution) and count > 2:
+        table = np.concatenate([table, np.linspace(0, 1, count)[:, None]], axis=1)
+    return np.concatenate([table, np.zeros((1, table.shape[1]))])
+
+
+class _Sizes:
+    """Parameters, and dense operations per token without attention's products, as logarithms; 0 for the largest.
+
+    Args:
+        domain: The domain.
+    """
+
+    def __init__(self, domain: ArchitectureDomain) -> None:
+        space = domain.space
+        names = list(domain.distributions)
+        self._width, self._steps = names.index("embed_dim"), names.index("time_steps")
+        self._ratios = [i for i, name in enumerate(names) if name.rpartition(".")[2] == "mlp_ratio"]
+        self._widths = np.array(space.embed_dims, dtype=float)
+        self._shares = np.array(space.time_steps) / max(space.time_steps)
+        self._blocks = np.array([*(4 + 2 * ratio for ratio in space.mlp_ratios), 0.0])  # the last: an inactive block
+        largest = space.largest
+        self._most = largest.embed_dim**2 * (sum(4 + 2 * b.mlp_ratio for b in largest.blocks) + STEM)
+
+    def __call__(self, indices: np.ndarray) -> np.ndarray:
+        """Return the two columns; shape ``[genomes, 2]``.
+
+        Args:
+            indices: Which choice each gene has, -1 for an inactive gene; shape ``[genomes, genes]``.
+        """
+        blocks = self._blocks[indices[:, self._ratios]].sum(axis=1)
+        parameters = self._widths[indices[:, self._width]] ** 2 * (blocks + STEM)
+        operations = parameters * self._shares[indices[:, self._steps]]
+        return np.log(np.stack([parameters, operations], axis=1) / self._most)
 
 
 class ActivityModel:

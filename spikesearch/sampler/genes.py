@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
+import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 def levels(distribution: BaseDistribution) -> int | None:
@@ -84,12 +81,27 @@ def to_unit(distribution: BaseDistribution, value: float) -> float:
     return min(max(position, 0.0), 1.0)
 
 
+def to_units(distribution: BaseDistribution, values: np.ndarray) -> np.ndarray:
+    """:func:`to_unit` of many values; NaN stays."""
+    low, high, log = _bounds(distribution)
+    if high <= low:
+        return np.where(np.isnan(values), np.nan, 0.0)
+    values = np.clip(values, low, high)
+    if log:
+        return (np.log(values) - math.log(low)) / (math.log(high) - math.log(low))
+    scale = 1.0 if math.isfinite(high - low) else 0.5  # halves of the largest numbers have a difference
+    return (scale * values - scale * low) / (scale * high - scale * low)
+
+
 def from_unit(distribution: BaseDistribution, position: float) -> float:
     """Map [0, 1] back to a value; on a grid, every value owns an equally wide part (of the log scale, if there is one).
 
     Together with :func:`to_unit` it is the identity on values only for continuous genes.
     """
     position = min(max(position, 0.0), 1.0)
+    if isinstance(distribution, CategoricalDistribution):
+        choices = len(distribution.choices)
+        return float(min(int(position * choices), choices - 1))
     count = levels(distribution)
     low, high, log = _bounds(distribution)
     if log:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -141,10 +142,9 @@ class FAEBSelection(Selection):
     @staticmethod
     def _fitness(population: Population, betas: Sequence[float]) -> np.ndarray | None:
         """F_AEB per beta and trial; None where it is not defined."""
-        directions = population.directions
-        if sorted(directions) != [StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE]:
+        maximised = _maximised(population.directions)
+        if maximised is None:
             return None
-        maximised = directions.index(StudyDirection.MAXIMIZE)
         accuracy, energy = -population.losses[:, maximised], population.losses[:, 1 - maximised]
         if (accuracy < 0).any() or (energy <= 0).any():
             return None
@@ -154,13 +154,21 @@ class FAEBSelection(Selection):
 
 def _log_fitness(population: Population, index: int, beta: float) -> float | None:
     """Logarithm of one trial's F_AEB, None where it is not defined; a tournament is too short for arrays."""
-    if sorted(population.directions) != [StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE]:
+    maximised = _maximised(population.directions)
+    if maximised is None:
         return None
-    first, second = population.losses[index].tolist()
-    accuracy, energy = (-first, second) if population.directions[0] == StudyDirection.MAXIMIZE else (-second, first)
+    losses = population.losses[index].tolist()
+    accuracy, energy = -losses[maximised], losses[1 - maximised]
     if accuracy < 0 or energy <= 0:
         return None
     return (math.log(accuracy) if accuracy > 0 else -math.inf) - beta * math.log(energy)
+
+
+@lru_cache(maxsize=64)
+def _maximised(directions: tuple[StudyDirection, ...]) -> int | None:
+    """Return which of two objectives is maximised, None unless the other one is minimised."""
+    both = sorted(directions) == [StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE]
+    return directions.index(StudyDirection.MAXIMIZE) if both else None
 
 
 def _from_both_ends(count: int) -> list[int]:

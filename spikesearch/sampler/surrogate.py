@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,17 +14,12 @@ from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from spikesearch.fitness import pareto_front
 from spikesearch.sampler.acquisition import expected_hypervolume_improvement, expected_improvement
-from spikesearch.sampler.domain import ArchitectureDomain, Domain, Genome
+from spikesearch.sampler.domain import Domain, Genome
 from spikesearch.sampler.errors import SamplerError
-from spikesearch.sampler.features import ActivityModel, Encoder
-from spikesearch.sampler.model import GaussianProcess, KernelChoice, choose_kernel
-from spikesearch.sampler.ranking import Ranks
+from spikesearch.sampler.forecast import LARGEST, Forecaster, winsorised
 
 if TYPE_CHECKING:
     from spikesearch.sampler.archive import Population
-
-
-LARGEST = 1e100  # larger losses count as this, so that squares and products stay finite
 
 
 @dataclass(frozen=True)
@@ -118,7 +112,7 @@ class GaussianProcessSurrogate(Surrogate):
         self.neighbours = neighbours
         self.exploration = exploration
         self.every = every
-        self._choices: dict[bytes, KernelChoice] = {}  # a cache of a pure function
+        self._forecaster = Forecaster(min_rows, max_rows)
 
     def __call__(self, situation: Situation, rng: np.random.Generator) -> Genome | None:
         count = len(situation.feasible) + len(situation.infeasible)
@@ -171,140 +165,29 @@ class GaussianProcessSurrogate(Surrogate):
 
     def _scorer(self, situation: Situation, rng: np.random.Generator) -> Callable[[Sequence[Genome]], np.ndarray]:
         """Return the function that scores candidates; larger is better."""
-        predict = self._predictor(situation)
-        margins = self._margins(situation)
+        predict = self._forecaster(situation.domain, situation.feasible, situation.infeasible, situation.known)
         losses = situation.feasible.losses
-        if not len(losses):
-            assert margins is not None
-            return lambda genomes: -margins(genomes)[0]  # first of all, become feasible
         targets = losses
-        if situation.pending:
-            targets = np.concatenate([losses, predict(situation.pending)[0]])
-        improvement = _improvement(losses, targets, rng)
+        if len(losses) and situation.pending:
+            targets = np.concatenate([losses, predict(situation.pending).mean])
+        improvement = _improvement(losses, targets, rng) if len(losses) else None
 
         def score(genomes: Sequence[Genome]) -> np.ndarray:
-            value = improvement(*predict(genomes))
-            if margins is not None:
-                mean, std = margins(genomes)
-                value = value * ndtr(-mean / np.maximum(std, 1e-12))
+            mean, std, margin = predict(genomes)
+            if improvement is None:
+                assert margin is not None
+                return -margin[0]  # first of all, become feasible
+            value = improvement(mean, std)
+            if margin is not None:
+                value = value * ndtr(-margin[0] / np.maximum(margin[1], 1e-12))
             return np.where(np.isnan(value), -np.inf, value)  # argmax would prefer what is not a number
 
         return score
-
-    def _predictor(self, situation: Situation) -> Callable[[Sequence[Genome]], tuple[np.ndarray, np.ndarray]]:
-        """Return what predicts losses and their standard deviations; shapes ``[n, objectives]``."""
-        genomes, losses, _ = self._rows(situation)
-        encode, features = _encoder(situation.domain, genomes)
-        models = {
-            objective: self._fit(features, losses[:, objective])
-            for objective in range(losses.shape[1])
-            if objective not in situation.known
-        }
-
-        def predict(candidates: Sequence[Genome]) -> tuple[np.ndarray, np.ndarray]:
-            mean = np.empty((len(candidates), losses.shape[1]))
-            std = np.zeros_like(mean)
-            encoded = encode(candidates) if models else np.empty(0)
-            for objective in range(losses.shape[1]):
-                if objective in models:
-                    mean[:, objective], std[:, objective] = models[objective].predict(encoded)
-                else:
-                    exact = [situation.known[objective](genome) for genome in candidates]
-                    mean[:, objective] = np.clip(exact, -LARGEST, LARGEST)
-            return mean, std
-
-        return predict
-
-    def _margins(self, situation: Situation) -> Callable[[Sequence[Genome]], tuple[np.ndarray, np.ndarray]] | None:
-        """Return what predicts the largest constraint value, or None if no trial has broken a constraint."""
-        if not len(situation.infeasible):
-            return None
-        genomes, _, margins = self._rows(situation)
-        encode, features = _encoder(situation.domain, genomes)
-        model = self._fit(features, _winsorised(margins))
-        return lambda candidates: model.predict(encode(candidates))
-
-    def _rows(self, situation: Situation) -> tuple[list[Genome], np.ndarray, np.ndarray]:
-        """Return genomes, losses and margins of the trials to learn from, sorted by number."""
-        feasible, infeasible = situation.feasible, situation.infeasible
-        numbers = np.concatenate([feasible.numbers, infeasible.numbers])
-        if len(numbers) > self.max_rows:
-            ranks = _exact_ranks(feasible, self.max_rows // 2)
-            worth = np.concatenate([ranks, np.full(len(infeasible), Ranks.worst)])
-            best = np.lexsort((-numbers, worth))[: self.max_rows // 2]
-            latest = np.argsort(-np.where(np.isin(np.arange(len(numbers)), best), -1, numbers))
-            chosen = np.concatenate([best, latest[: self.max_rows - len(best)]])
-        else:
-            chosen = np.arange(len(numbers))
-        chosen = chosen[np.argsort(numbers[chosen])]
-        count = len(feasible)
-        genomes = [feasible.genomes[i] if i < count else infeasible.genomes[i - count] for i in chosen]
-        losses = (
-            np.concatenate([feasible.losses, infeasible.losses])[chosen] if len(infeasible) else feasible.losses[chosen]
-        )
-        margins = np.concatenate([feasible.margins, infeasible.margins])[chosen]
-        return genomes, losses, margins
-
-    def _fit(self, features: np.ndarray, target: np.ndarray) -> GaussianProcess:
-        target = _winsorised(target)
-        # Chosen on the first rows only, so that the choice is made anew only when they are a fifth more.
-        count = len(target)
-        first = features[: _scheduled(count, self.min_rows)]
-        key = hashlib.blake2b(first.tobytes() + target[: len(first)].tobytes(), digest_size=16).digest()
-        choice = self._choices.get(key)
-        if choice is None:
-            choice = choose_kernel(first, target[: len(first)])
-            while len(self._choices) >= 16:
-                del self._choices[next(iter(self._choices))]
-            self._choices[key] = choice
-        if choice.logarithm and target.min() <= 0:
-            choice = KernelChoice(False, choice.linear, choice.length, choice.noise)
-        return GaussianProcess(choice).fit(features, target)
-
-
-def _exact_ranks(population: Population, count: int) -> np.ndarray:
-    """Return ranks that are exact for at least the ``count`` best trials, and ``Ranks.worst`` for the others.
-
-    Those of a population may be exact for fewer, and for how many depends on the order of arrival.
-    """
-    ranks = population.ranks.copy()
-    rest = np.flatnonzero(ranks == Ranks.worst)
-    rank = int(ranks[ranks != Ranks.worst].max(initial=-1))
-    while len(rest) and len(ranks) - len(rest) < count:
-        front = pareto_front(population.losses[rest])
-        rank += 1
-        ranks[rest[front]] = rank
-        rest = rest[~front]
-    return ranks
 
 
 @cache
 def _blas() -> ThreadpoolController:
     return ThreadpoolController()
-
-
-def _scheduled(count: int, first: int) -> int:
-    """Return the largest of first, 1.2 * first, 1.44 * first, ... that is at most count."""
-    rows = first
-    while int(rows * 1.2) + 1 <= count:
-        rows = int(rows * 1.2) + 1
-    return rows
-
-
-def _encoder(domain: Domain, genomes: Sequence[Genome]) -> tuple[Callable[[Sequence[Genome]], np.ndarray], np.ndarray]:
-    """Return a function that encodes candidates, and the encoded rows."""
-    encoder = Encoder(domain)
-    if isinstance(domain, ArchitectureDomain):
-        return encoder, encoder(genomes)
-    activity = ActivityModel(genomes)
-    return (lambda candidates: encoder(activity(candidates))), encoder(genomes)
-
-
-def _winsorised(target: np.ndarray) -> np.ndarray:
-    """Pull in losses far above the others: how bad the worst are must not shape the model of the best."""
-    target = np.clip(target, -LARGEST, LARGEST)
-    low, middle, high = np.quantile(target, [0.0, 0.5, 0.75])
-    return np.minimum(target, high + 3 * max(high - low, high - middle))
 
 
 def _improvement(
@@ -324,9 +207,10 @@ def _improvement(
     front = losses[pareto_front(losses)]
     ideal = front.min(axis=0)
     # Beyond everything seen (outliers apart): both ends of the front stay worth extending.
-    worst = np.array([_winsorised(column).max() for column in losses.T])
+    worst = np.array([winsorised(column).max() for column in losses.T])
     span = np.where(worst > ideal, worst - ideal, 1.0)
     if objectives == 2:
+        targets = targets[pareto_front(targets)]
         reference = worst + 0.1 * span
         return lambda mean, std: expected_hypervolume_improvement(mean, std, targets, reference)
     weights = rng.dirichlet(np.ones(objectives))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -178,15 +179,20 @@ class GenomeStorage(RDBStorage):
     def _insert_attrs(self, session: Session, model: Any, trial_id: int, attrs: Mapping[str, Any]) -> None:
         if not attrs:
             return
-        if self.engine.name == "sqlite":
-            from sqlalchemy.dialects.sqlite import insert
-        elif self.engine.name == "postgresql":
-            from sqlalchemy.dialects.postgresql import insert  # type: ignore[assignment]
-        else:
-            raise optuna.exceptions.StorageInternalError(f"{self.engine.name} is not one of {', '.join(_DIALECTS)}.")
-        statement = insert(model)
-        statement = statement.on_conflict_do_update(
-            index_elements=[model.trial_id, model.key], set_={"value_json": statement.excluded.value_json}
-        )
         rows = [{"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in attrs.items()]
-        session.execute(statement, rows)
+        session.execute(_upsert(model, self.engine.name), rows)
+
+
+@cache  # building the statement takes longer than executing it
+def _upsert(model: Any, dialect: str) -> Any:
+    """Return the statement that inserts an attribute or replaces its value."""
+    if dialect == "sqlite":
+        from sqlalchemy.dialects.sqlite import insert
+    elif dialect == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert  # type: ignore[assignment]
+    else:
+        raise optuna.exceptions.StorageInternalError(f"{dialect} is not one of {', '.join(_DIALECTS)}.")
+    statement = insert(model)
+    return statement.on_conflict_do_update(
+        index_elements=[model.trial_id, model.key], set_={"value_json": statement.excluded.value_json}
+    )

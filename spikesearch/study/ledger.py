@@ -26,6 +26,7 @@ class Ledger:
         space: Its search space.
 
     Attributes:
+        trials: The trials as they were read last, by number.
         n_trials: Number of trials of any state; the number of the next one.
         complete: Number of the first COMPLETE trial per architecture key.
         n_complete: Number of COMPLETE trials.
@@ -40,6 +41,7 @@ class Ledger:
         self._study = study
         self._space = space
         self._seen = 0
+        self.trials: list[FrozenTrial] = []
         self.n_trials = 0
         self.complete: dict[str, int] = {}
         self.n_complete = 0
@@ -51,7 +53,7 @@ class Ledger:
 
     def refresh(self) -> None:
         """Read what changed since the last call; one query."""
-        trials = self._study._storage.get_all_trials(self._study._study_id, deepcopy=False)
+        trials = self.trials = self._study._storage.get_all_trials(self._study._study_id, deepcopy=False)
         numbers = [*(trial.number for trial in self.open), *range(self._seen, len(trials))]
         self.open = []
         for number in numbers:

@@ -204,13 +204,16 @@ class Search:
             if self._reference.key not in self._ledger.complete:
                 return self._next_reference()
             self._read_reference_energy()
-            for waiting in self._ledger.waiting:
+            queue = self._ledger.waiting
+            for waiting in queue:
                 trial = self._claim(waiting)
                 if trial is not None:
                     return Task(trial)  # in full: its user asked for a score, not for a verdict
+            if queue:  # claiming has changed trials
+                self._ledger.refresh()
             sampler: Any = self._study.sampler
             try:
-                params = sampler.propose(self._study, self._ledger.n_trials)
+                params = sampler.propose(self._study, self._ledger.n_trials, trials=self._ledger.trials)
             except SpaceExhaustedError:
                 return "wait" if self._others_run() else "exhausted"
             return Task(trials.create(self._study, self._space, params, self._worker), self._rivals())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
@@ -33,6 +35,27 @@ def test_inactive_genes_add_nothing(space: SearchSpace) -> None:
     assert np.count_nonzero(rows[0]) < np.count_nonzero(rows[1])
     assert rows[1, -2:].tolist() == pytest.approx([0.0, 0.0])  # the largest has the most parameters and operations
     assert (rows[0, -2:] < 0).all()
+
+
+def test_the_largest_numbers_and_genes_that_no_finished_trial_had() -> None:
+    encode = Encoder(
+        DistributionDomain({"c": CategoricalDistribution(("a", "b")), "f": FloatDistribution(-1e308, 1e308)})
+    )
+    rows = encode([{"new": 7.0, "f": 1e308, "c": 1.0}, {"f": -1e308}])
+    assert rows.tolist() == [[0.0, math.sqrt(0.5), 1.0], [0.0, 0.0, 0.0]]
+
+
+def test_sizes_are_those_of_the_blocks(space: SearchSpace) -> None:
+    domain = ArchitectureDomain(space)
+    archs = [space.at(i) for i in range(0, space.size, space.size // 20)]
+    stem = 9 * (1 / 32 + 1 / 8 + 1 / 2 + 1)
+    parameters = np.array([a.embed_dim**2 * (sum(4 + 2 * b.mlp_ratio for b in a.blocks) + stem) for a in archs])
+    operations = parameters * [a.time_steps for a in archs]
+    rows = Encoder(domain)([domain.encode(space.params(a)) for a in archs])
+    largest = space.largest
+    most = largest.embed_dim**2 * (sum(4 + 2 * b.mlp_ratio for b in largest.blocks) + stem)
+    np.testing.assert_allclose(rows[:, -2], np.log(parameters / most))
+    np.testing.assert_allclose(rows[:, -1], np.log(operations / most / largest.time_steps), atol=1e-12)
 
 
 def test_activity_is_learned_from_trials() -> None:

@@ -46,6 +46,15 @@ def test_levels_are_all_values(distribution: BaseDistribution) -> None:
         assert drawn == set(values)
 
 
+@pytest.mark.parametrize("distribution", [*DISTRIBUTIONS, FloatDistribution(-1e308, 1e308)], ids=str)
+def test_many_values_map_like_one(distribution: BaseDistribution) -> None:
+    values = [genes.from_unit(distribution, position) for position in np.linspace(0, 1, 21)] + [-1e5, 1e5]
+    expected = [genes.to_unit(distribution, value) for value in values]
+    found = genes.to_units(distribution, np.array([*values, math.nan]))
+    np.testing.assert_allclose(found[:-1], expected, rtol=1e-12, atol=1e-15)
+    assert math.isnan(found[-1])
+
+
 def test_log_scale() -> None:
     distribution = FloatDistribution(1e-4, 1.0, log=True)
     assert genes.from_unit(distribution, 0.5) == pytest.approx(1e-2)

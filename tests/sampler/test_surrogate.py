@@ -9,21 +9,11 @@ import optuna
 import pytest
 from optuna.distributions import IntDistribution
 from optuna.study import StudyDirection
-from optuna.study._multi_objective import _fast_non_domination_rank
 
 from spikesearch.sampler import ESNNSampler, GaussianProcessSurrogate, Situation
 from spikesearch.sampler.archive import Population
 from spikesearch.sampler.domain import Genome
-from spikesearch.sampler.ranking import Ranks
-from spikesearch.sampler.surrogate import _scheduled
 from tests.sampler.domains import LETTERS, additive, letters
-
-
-def test_schedule_is_a_function_of_the_count() -> None:
-    points = [_scheduled(count, 10) for count in range(10, 400)]
-    assert points == sorted(points)
-    assert len(set(points)) < 25
-    assert all(point <= count < 1.3 * point + 2 for point, count in zip(points, range(10, 400), strict=True))
 
 
 def situation(genomes: list[Genome], losses: np.ndarray, **options: object) -> Situation:
@@ -49,53 +39,28 @@ def test_finds_the_minimum_of_a_sum() -> None:
     assert (additive(everything) < additive([found])[0]).mean() < 0.02
 
 
-def test_same_situation_same_choice_from_a_fresh_surrogate() -> None:
+@pytest.mark.parametrize("max_rows", [15, 200])
+def test_same_situation_same_choice_from_a_fresh_surrogate(max_rows: int) -> None:
     genomes = letters(30, 0)
     losses = np.stack([additive(genomes), -additive(genomes) + np.arange(30) % 3], axis=1)
-    used = GaussianProcessSurrogate(exploration=0.0)
+    used = GaussianProcessSurrogate(exploration=0.0, max_rows=max_rows)
     for count in (12, 20, 30):
         used(situation(genomes[:count], losses[:count]), np.random.default_rng(count))
     again = used(situation(genomes, losses), np.random.default_rng(5))
-    fresh = GaussianProcessSurrogate(exploration=0.0)(situation(genomes, losses), np.random.default_rng(5))
-    assert again == fresh
+    fresh = GaussianProcessSurrogate(exploration=0.0, max_rows=max_rows)
+    assert again == fresh(situation(genomes, losses), np.random.default_rng(5))
 
 
-def test_bounded_in_rows_and_in_how_often() -> None:
+def test_bounded_in_how_often() -> None:
     genomes = letters(90, 0)
     losses = np.stack([additive(genomes), -additive(genomes)], axis=1)
     surrogate = GaussianProcessSurrogate(max_rows=30, every=30, exploration=0.0)
-    assert len(surrogate._rows(situation(genomes, losses))[0]) == 30
     helped = [
         surrogate(situation(genomes, losses, number=number), np.random.default_rng(0)) is not None
         for number in range(6)
     ]
     assert helped == [True, False, False, True, False, False]
     assert surrogate(situation(genomes[:5], losses[:5]), np.random.default_rng(0)) is None
-
-
-@pytest.mark.parametrize("objectives", [1, 2, 3])
-def test_rows_do_not_depend_on_the_order_of_arrival(objectives: int) -> None:
-    rng = np.random.default_rng(0)
-    losses = np.round(rng.random((600, objectives)), 2)
-    genomes = letters(600, 0)
-    surrogate = GaussianProcessSurrogate()
-    full = _fast_non_domination_rank(losses)
-    best = set(np.lexsort((-np.arange(600), full))[:100].tolist())
-    for order in (np.arange(600), np.arange(600)[::-1], rng.permutation(600)):
-        ranks = Ranks(4)
-        for place in order:
-            ranks.add(losses[place])
-        assert (ranks.ranks != Ranks.worst).sum() < 100 or objectives > 1
-        arrived = Population(
-            order, [genomes[i] for i in order], losses[order], np.zeros(600), np.zeros(600), ranks.ranks,
-            (StudyDirection.MINIMIZE,) * objectives,
-        )  # fmt: skip
-        options = {"feasible": arrived, "infeasible": arrived.take(np.arange(0))}
-        found, found_losses, _ = surrogate._rows(situation(genomes, losses, **options))
-        latest = [i for i in range(599, -1, -1) if i not in best][:100]
-        chosen = sorted([*best, *latest])
-        assert found == [genomes[i] for i in chosen]
-        assert found_losses.tolist() == losses[chosen].tolist()
 
 
 @pytest.mark.parametrize("objectives", [1, 2, 3])
