@@ -15,9 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from harness import Report, parser
+from harness import Report, parser, study_file
 
-from spikesearch.config import StudyConfig, find_study_file, load_study_file
+from spikesearch.config import StudyConfig
 from spikesearch.study.fidelity import TWICE, Fidelity, measure_fidelity
 from spikesearch.study.fidelity_stats import Estimate
 from spikesearch.study.runner import open_session
@@ -52,14 +52,6 @@ def main() -> None:
     claims(report, done, wanted)
     report.details = done.to_dict()
     report.write(args.json)
-
-
-def study_file(name: str, data_root: Path | None) -> StudyConfig:
-    config = load_study_file(find_study_file(name))
-    if data_root is None:
-        return config
-    path = data_root.resolve() / Path(config.data.path).name
-    return config.model_copy(update={"data": config.data.model_copy(update={"path": str(path)})})
 
 
 def measure(config: StudyConfig, folder: Path, wanted: int, epochs: int | None, device: str) -> Fidelity:

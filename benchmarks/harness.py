@@ -13,6 +13,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from scipy import stats
+
+from spikesearch.config import StudyConfig, find_study_file, load_study_file
 from spikesearch.io import atomic_write_json
 
 PACKAGES = ("spikesearch", "torch", "spikingjelly", "timm", "optuna", "optuna-dashboard", "scikit-learn", "numpy")
@@ -77,6 +81,29 @@ class Report:
 def data_folder() -> Path:
     """Return the folder with public data: `$SPIKESEARCH_DATA`, else `../shared/data` beside the checkout."""
     return Path(os.environ.get("SPIKESEARCH_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
+def study_file(name: str, data_root: Path | None) -> StudyConfig:
+    """Read a study file, with its data in another folder if one is given."""
+    config = load_study_file(find_study_file(name))
+    if data_root is None:
+        return config
+    path = data_root.resolve() / Path(config.data.path).name
+    return config.model_copy(update={"data": config.data.model_copy(update={"path": str(path)})})
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """Return mean and half width of the 95 % interval (Student's t)."""
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return float(np.mean(values)), float(half)
+
+
+def shown(values: np.ndarray, digits: int = 2) -> str:
+    """Return mean and interval as text; of one value there is no interval."""
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}"
+    mean, half = interval(values)
+    return f"{mean:.{digits}f} +- {half:.{digits}f}"
 
 
 @contextmanager
