@@ -11,7 +11,7 @@ from spikesearch.report.figures import as_png, new_figure
 # what is ours, hand-made, conventional, or another search; within a group, the marker tells networks apart
 _COLOURS = {"ESNN": "#dd6b20", "largest": "#1a1a1a", "ViT": "#2b6cb0", "ResNet": "#2f855a"}
 _OTHER = "#9f7aea"
-_MARKERS = "osD^vPX*<>hd"
+_MARKERS = "osD^vPX*<>hdp8H"
 
 
 def baselines_figure(runs: list[dict[str, Any]], study: str) -> bytes:
