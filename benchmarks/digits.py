@@ -23,8 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import Report, parser
-from scipy import stats
+from harness import Report, interval, parser, shown
 
 from spikesearch.activity import measure_activity
 from spikesearch.config import StudyConfig, find_study_file, load_study_file
@@ -128,17 +127,6 @@ def study(config: StudyConfig, seed: int, folder: Path) -> Run:
 # --- the result -----------------------------------------------------------------------------------
 
 
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """Return mean and half width of the 95 % interval (Student's t)."""
-    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-    return float(np.mean(values)), float(half)
-
-
-def shown(values: np.ndarray, digits: int = 2) -> str:
-    mean, half = interval(values)
-    return f"{mean:.{digits}f} +- {half:.{digits}f}"
-
-
 def outcome(report: Report, runs: list[Run]) -> None:
     rows = []
     for run in runs:
@@ -219,9 +207,8 @@ def random_subnets(report: Report, runs: list[Run], count: int, root: Path) -> N
 
 def spread(values: np.ndarray, digits: int = 1) -> str:
     """Return mean and 95 % interval, and the lowest of several seeds."""
-    if len(values) == 1:
-        return f"{values[0]:.{digits}f}"
-    return f"{shown(values, digits)} (lowest {values.min():.{digits}f})"
+    lowest = f" (lowest {values.min():.{digits}f})" if len(values) > 1 else ""
+    return shown(values, digits) + lowest
 
 
 def without_gain(run: Run, root: Path) -> Scorer:

@@ -15,9 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from harness import Report, parser
+from harness import Report, parser, study_file
 
-from spikesearch.config import StudyConfig, find_study_file, load_study_file
+from spikesearch.config import StudyConfig
 from spikesearch.study.fidelity import TWICE, Fidelity, measure_fidelity
 from spikesearch.study.fidelity_stats import Estimate
 from spikesearch.study.runner import open_session
@@ -38,7 +38,7 @@ def main() -> None:
     arguments.add_argument("--device", default="cpu")
     args = arguments.parse_args()
     wanted, epochs = (6, 3) if args.quick else (LIVE, args.epochs)
-    config = study_file(args.study, args.data_root, args.max_train, epochs)
+    config = study_file(args.study, args.data_root, epochs=epochs, max_train=args.max_train)
     report = Report("fidelity", args.quick)
     with contextlib.ExitStack() as stack:
         folder = args.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="spikesearch-fidelity-")))
@@ -50,18 +50,6 @@ def main() -> None:
     claims(report, done, wanted)
     report.details = done.to_dict()
     report.write(args.json)
-
-
-def study_file(name: str, data_root: Path | None, max_train: int | None, epochs: int | None) -> StudyConfig:
-    config = load_study_file(find_study_file(name))
-    data, train = config.data, config.train
-    if data_root is not None:
-        data = data.model_copy(update={"path": str(data_root.resolve() / Path(data.path).name)})
-    if max_train is not None:
-        data = data.model_copy(update={"splits": data.splits.model_copy(update={"max_train": max_train})})
-    if epochs is not None:
-        train = train.model_copy(update={"epochs": epochs})
-    return config.model_copy(update={"data": data, "train": train})
 
 
 def measure(config: StudyConfig, folder: Path, wanted: int, device: str) -> Fidelity:

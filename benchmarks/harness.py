@@ -13,6 +13,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from scipy import stats
+
+from spikesearch.config import StudyConfig, find_study_file, load_study_file
 from spikesearch.io import atomic_write_json
 
 PACKAGES = ("spikesearch", "torch", "spikingjelly", "timm", "optuna", "optuna-dashboard", "scikit-learn", "numpy")
@@ -77,6 +81,35 @@ class Report:
 def data_folder() -> Path:
     """Return the folder with public data: `$SPIKESEARCH_DATA`, else `../shared/data` beside the checkout."""
     return Path(os.environ.get("SPIKESEARCH_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
+def study_file(
+    name: str, data_root: Path | None, *, epochs: int | None = None, max_train: int | None = None
+) -> StudyConfig:
+    """Read a study file; where given, with its data in another folder, other epochs, or fewer training images."""
+    config = load_study_file(find_study_file(name))
+    data, train = config.data, config.train
+    if data_root is not None:
+        data = data.model_copy(update={"path": str(data_root.resolve() / Path(data.path).name)})
+    if max_train is not None:
+        data = data.model_copy(update={"splits": data.splits.model_copy(update={"max_train": max_train})})
+    if epochs is not None:
+        train = train.model_copy(update={"epochs": epochs})
+    return config.model_copy(update={"data": data, "train": train})
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """Return mean and half width of the 95 % interval (Student's t)."""
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return float(np.mean(values)), float(half)
+
+
+def shown(values: np.ndarray, digits: int = 2) -> str:
+    """Return mean and interval as text; of one value there is no interval."""
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}"
+    mean, half = interval(values)
+    return f"{mean:.{digits}f} +- {half:.{digits}f}"
 
 
 @contextmanager

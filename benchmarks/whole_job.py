@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness import Report, data_folder, parser
+from harness import Report, data_folder, parser, study_file
 
-from spikesearch.config import StudyConfig, find_study_file, load_study_file
+from spikesearch.config import StudyConfig
 from spikesearch.data import load_data
 from spikesearch.io import atomic_write_json
 from spikesearch.scoring.calibration import calibration_images
@@ -65,7 +65,7 @@ def main() -> None:
         if path is None:
             print(f"skipped: no data for {args.study} in {data_folder()}; name their folder with SPIKESEARCH_DATA.")
             return
-        config = study_file(args.study, path, 2 if args.quick else args.epochs, args.quick)
+        config = study(args.study, path, 2 if args.quick else args.epochs, args.quick)
         parts = {
             "job": lambda: job(config, folder, retrain_epochs),
             "alone": lambda: once(folder / "alone.json", lambda: alone(config, folder, alone_epochs)),
@@ -95,17 +95,13 @@ def find_data(study: str, folder: Path) -> Path | None:
     return target
 
 
-def study_file(study: str, path: Path, epochs: int | None, quick: bool) -> StudyConfig:
-    config = load_study_file(find_study_file(study))
-    plain = config.to_dict()
-    if study == CIFAR:
+def study(name: str, path: Path, epochs: int | None, quick: bool) -> StudyConfig:
+    plain = study_file(name, None, epochs=epochs, max_train=1000 if quick else None).to_dict()
+    if name == CIFAR:
         plain["data"]["kind"] = "image-folder"
         del plain["data"]["download"]
     plain["data"]["path"] = str(path)
-    if epochs is not None:
-        plain["train"]["epochs"] = epochs
     if quick:
-        plain["data"]["splits"]["max_train"] = 1000
         plain["search"]["n_trials"] = 5
     return StudyConfig.from_dict(plain)
 

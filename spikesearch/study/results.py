@@ -83,8 +83,7 @@ class StudyResult:
         convention: Energy convention of every energy.
         states: Number of trials per state.
         trials: The COMPLETE trials, by number.
-        hypervolume: Of the feasible ones, in (1 - accuracy, energy / reference energy) with the corner (1, 1), so at
-            most 1; ``None`` before the reference is scored.
+        hypervolume: See :func:`trials_hypervolume`; ``None`` before the reference is scored.
         front: Feasible trials that no other feasible one dominates, by energy.
         recommended: See :func:`spikesearch.fitness.recommend`; ``None`` if no trial qualifies.
         reference: The largest architecture; ``None`` before it is scored.
@@ -130,17 +129,13 @@ def read_results(study: optuna.Study, storage: str) -> StudyResult:
     reference = next((trial for trial in trials if trial.architecture.key == key), None)
     feasible = [trial for trial in trials if trial.feasible]
     front = [trial for trial, best in zip(feasible, pareto_front(_losses(feasible)), strict=True) if best]
-    volume = None
-    if reference is not None:
-        losses = [(1 - trial.accuracy, trial.energy_uJ / reference.energy_uJ) for trial in feasible]
-        volume = hypervolume(losses, (1.0, 1.0)) if losses else 0.0
     return StudyResult(
         name=study.study_name,
         storage=storage,
         convention=config.scoring.convention,
         states=states,
         trials=trials,
-        hypervolume=volume,
+        hypervolume=None if reference is None else trials_hypervolume(trials, reference),
         front=sorted(front, key=lambda trial: (trial.energy_uJ, -trial.accuracy, trial.number)),
         recommended=choose(config, trials, reference),
         reference=reference,
@@ -179,6 +174,15 @@ def complete_trials(
             )
         )
     return results
+
+
+def trials_hypervolume(trials: Sequence[TrialResult], reference: TrialResult) -> float:
+    """Return the hypervolume of the feasible trials, at most 1.
+
+    It is that in (1 - accuracy, energy / energy of the reference) with the corner (1, 1).
+    """
+    losses = [(1 - trial.accuracy, trial.energy_uJ / reference.energy_uJ) for trial in trials if trial.feasible]
+    return hypervolume(losses, (1.0, 1.0)) if losses else 0.0
 
 
 def choose(
