@@ -6,11 +6,11 @@
 A study (by default ``studies/fashion-mnist-small.yaml``) is run as `spikesearch study run` does; the best network of at
 most half the reference's energy (`study best --max-energy`) is fine-tuned as by `subnet retrain`; and the largest
 architecture of the space is trained alone, from new weights, as long as all that took (``--alone-epochs``). Times are
-CPU seconds of one thread and therefore hardly depend on what else the machine does. Everything is chosen on the search
-split; each network is looked at once on the test split. With ``--folder`` everything is kept there, and the same
-command goes on after an interruption; ``--part`` allows two processes to share the work. The data are looked for in
-`$SPIKESEARCH_DATA`, by default `../shared/data` beside the checkout; those of CIFAR-10 are JPEG files, which are a
-little worse than the original.
+CPU seconds of one thread, which hardly depend on what else the machine does, and wall seconds. Everything is chosen on
+the search split; each network is looked at once on the test split. With ``--folder`` everything is kept there, and the
+same command goes on after an interruption, whose step then counts no time before it; ``--part`` allows two processes to
+share the work. The data are looked for in `$SPIKESEARCH_DATA`, by default `../shared/data` beside the checkout; those
+of CIFAR-10 are JPEG files, which are a little worse than the original.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def main() -> None:
         config = study(args.study, path, 2 if args.quick else args.epochs, args.quick)
         parts = {
             "job": lambda: job(config, folder, retrain_epochs),
-            "alone": lambda: once(folder / "alone.json", lambda: alone(config, folder, alone_epochs)),
+            "alone": lambda: once(folder / f"alone-{alone_epochs}.json", lambda: alone(config, folder, alone_epochs)),
         }
         done = {name: run() for name, run in parts.items() if args.part in ("all", name)}
     if args.part == "all":

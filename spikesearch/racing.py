@@ -154,7 +154,7 @@ def most_correct(correct: int, seen: int, total: int, alpha: float) -> int:
     unlikely = bisect.bisect_left(
         possible, True, key=lambda number: bool(hypergeom.cdf(correct, total, number, seen) < alpha)
     )
-    return possible[max(0, unlikely - 1)]
+    return possible[unlikely - 1]
 
 
 def least_mean(values: Sequence[float], share: float, alpha: float) -> float:
@@ -163,7 +163,8 @@ def least_mean(values: Sequence[float], share: float, alpha: float) -> float:
     Args:
         values: Means of the batches seen, at least two.
         share: How much of everything they are.
-        alpha: Probability that the bound is too high, as far as means of batches follow a normal distribution.
+        alpha: Probability that the bound is too high, as far as means of batches follow a normal distribution; those of
+            few images do not if some images are far cheaper than the others.
     """
     seen = np.asarray(values)
     error = seen.std(ddof=1) * math.sqrt((1 - share) / len(seen))

@@ -60,6 +60,17 @@ def test_a_candidate_that_belongs_to_the_front_is_stopped_at_most_once_in_a_hund
     assert stopped <= 0.01 * 300 + 3 * (0.01 * 300) ** 0.5
 
 
+def test_every_look_gets_its_share_of_one_percent():
+    n_images, batch_size = 600, 30
+    numbers = looks(n_images, batch_size)
+    for number in numbers:
+        seen = number * batch_size
+        bound = most_correct(seen // 2, seen, n_images, 0.01 / (2 * len(numbers))) / n_images
+        Race([Rival(0, bound - 1e-9, 0.0)], n_images, batch_size).look(seen // 2, [1.0] * number)
+        with pytest.raises(Dominated):
+            Race([Rival(0, bound, 0.0)], n_images, batch_size).look(seen // 2, [1.0] * number)
+
+
 def test_a_hopeless_candidate_is_stopped_early_and_a_good_one_never():
     rng = np.random.default_rng(2)
     energies = rng.normal(5, 0.2, 2000)

@@ -51,7 +51,7 @@ def lif(x_seq: Tensor, *, tau: float, v_threshold: float, surrogate_slope: float
         raise ValueError(f"`surrogate_slope` must be above 0, but got {surrogate_slope}.")
     if torch.compiler.is_compiling():
         return _unrolled(x_seq, tau, v_threshold, surrogate_slope)
-    if x_seq.device.type == "cuda" and x_seq.numel():
+    if x_seq.device.type == "cuda" and torch.version.hip is None and x_seq.numel():
         return _spikingjelly(x_seq, tau, v_threshold, surrogate_slope)
     # Under mixed precision too the membrane is float32: thresholds would be missed in bfloat16.
     if x_seq.dtype == torch.bfloat16 and not (torch.is_grad_enabled() and x_seq.requires_grad):
@@ -71,7 +71,7 @@ def _fused(function: Any, x: Tensor, tau: float, v_threshold: float) -> Tensor:
 
 
 def _spikingjelly(x_seq: Tensor, tau: float, v_threshold: float, slope: float) -> Tensor:
-    """Return the same from SpikingJelly, which has Triton kernels for a GPU: one for all tau and thresholds."""
+    """Return the same from SpikingJelly, which has fused kernels for NVIDIA's GPUs: one for all tau and thresholds."""
     spikes, _, _ = functional.lif_multi_step(
         x_seq,
         torch.zeros_like(x_seq[0], dtype=torch.float32),

@@ -27,7 +27,7 @@ from spikesearch.train.retrain import applicable_recipe, fresh_network, train_ne
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from spikesearch.config import TrainConfig
+    from spikesearch.config import ScoringConfig, TrainConfig
     from spikesearch.space import Architecture
     from spikesearch.study.trained import Trained
 
@@ -228,7 +228,7 @@ class _Alone:
                 "recipe": applicable_recipe(config),
                 "model": trained.config.model.model_dump(mode="json"),
                 "data": trained.data.fingerprint,
-                "scoring": _scoring_facts(trained, "precision"),  # alone, networks are scored in full precision
+                "scoring": _scoring_facts(trained.config.scoring),  # alone, networks are scored in full precision
             }
         )
 
@@ -305,14 +305,16 @@ def _candidates(trained: Trained, folder: Path, n: int) -> list[Candidate]:
         "seed": config.seed,
         "supernet": trained.study.user_attrs[provenance.SUPERNET_HASH],
         "data": trained.data.fingerprint,
-        "scoring": _scoring_facts(trained),
+        "scoring": _scoring_facts(config.scoring),
     }
+    if config.scoring.precision != "float32":
+        facts["precision"] = config.scoring.precision  # left out where lists of before know none
     path = folder / f"networks-{digest(facts)}.json"
     return NetworkList(config.space.search_space(), config.seed, trained.scorer.score, path).first(n)
 
 
-def _scoring_facts(trained: Trained, *others: str) -> dict[str, Any]:
-    return trained.config.scoring.model_dump(mode="json", exclude={"cache_mb", *others})
+def _scoring_facts(scoring: ScoringConfig) -> dict[str, Any]:
+    return scoring.model_dump(mode="json", exclude={"cache_mb", "precision", "racing"})
 
 
 def _score_of(data: Mapping[str, Any]) -> tuple[Score | None]:

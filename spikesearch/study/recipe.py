@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -194,7 +194,8 @@ def _create(store: Store, name: str, about: RecipeStudy, data: DataBundle, load_
             if provenance.RECIPE in study.user_attrs or study.get_trials(deepcopy=False):
                 if not load_if_exists:
                     raise study_exists(store, name)
-                if RecipeStudy.of(study).to_dict() != about.to_dict():
+                stored = RecipeStudy.of(study)
+                if stored.to_dict() != replace(about, keys=stored.keys).to_dict():  # an older one searches fewer keys
                     raise StudyError(f"The study {name!r} is about something else; choose another --study-name.")
                 return study
         else:

@@ -208,7 +208,7 @@ class Search:
             for waiting in queue:
                 trial = self._claim(waiting)
                 if trial is not None:
-                    return Task(trial)  # in full: its user asked for a score, not for a verdict
+                    return Task(trial)  # in full: whoever enqueued it wants a score, not a verdict
             if queue:  # claiming has changed trials
                 self._ledger.refresh()
             sampler: Any = self._study.sampler
@@ -221,7 +221,8 @@ class Search:
     def _rivals(self) -> Sequence[Rival]:
         # Budgets count COMPLETE trials. If more were stopped than that, a search whose front is as good as it gets
         # would hardly come to an end, and the sampler would learn nothing of where proposals are bad.
-        if self._race is None or self._ledger.n_stopped >= self._ledger.n_complete:
+        # What runs may be stopped, too.
+        if self._race is None or self._ledger.n_stopped + len(self._ledger.running) >= self._ledger.n_complete:
             return ()
         return self._ledger.front
 

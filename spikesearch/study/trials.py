@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from optuna.exceptions import UpdateFinishedTrialError
@@ -32,8 +33,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 MAX_DEATHS = 3  # an architecture that kills its process this often, for want of memory say, is not tried again
-# Attributes that belong to one attempt, and are not copied to its repetition.
-_OWN_ATTRS = {"worker", "arch", "retry_of", "retried_by", "deaths", "reason"}
+# Attributes that belong to one attempt, and are not copied to its repetition: also those of a lost race, which may have
+# been stored before the process died.
+_OWN_ATTRS = {"worker", "arch", "retry_of", "retried_by", "deaths", "reason", *signature(Dominated).parameters}
 
 
 def create(study: optuna.Study, space: SearchSpace, params: Mapping[str, Any], worker: Worker) -> FrozenTrial:

@@ -21,7 +21,7 @@ from spikesearch.report.fidelity import fidelity_figure
 from spikesearch.scoring import Score
 from spikesearch.scoring.calibration import calibration_images
 from spikesearch.scoring.plain import calibrate_network
-from spikesearch.study.fidelity import Fidelity, Network, measure_fidelity
+from spikesearch.study.fidelity import Fidelity, Network, _scoring_facts, measure_fidelity
 from spikesearch.study.fidelity_networks import fixed_neurons
 from spikesearch.study.runner import open_session
 from spikesearch.study.store import delete_study
@@ -281,3 +281,15 @@ def test_the_picture_shows_the_living_and_the_dead(mixed: Fidelity) -> None:
     assert all(picture.shape == (600, 960, 3) for picture in pictures)
     for before, after in itertools.pairwise(pictures):
         assert not np.array_equal(before, after)
+
+
+def test_what_was_kept_stays_valid_when_scoring_gets_new_keys() -> None:
+    """Speed alone (cache, racing, precision of trials) is no part of what a kept training depends on."""
+    config = tiny_config(scoring__racing=True, scoring__precision="bfloat16", scoring__cache_mb=3)
+    assert _scoring_facts(config.scoring).keys() == {
+        "batch_size",
+        "calibration_images",
+        "convention",
+        "mac_pj",
+        "ac_pj",
+    }

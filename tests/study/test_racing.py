@@ -17,9 +17,11 @@ from spikesearch.errors import StudyError
 from spikesearch.fitness import pareto_front
 from spikesearch.racing import Dominated, Rival
 from spikesearch.study import create_study, load_study
+from spikesearch.study.identity import Worker, running_here
 from spikesearch.study.ledger import Ledger
 from spikesearch.study.results import read_results
 from spikesearch.study.trained import open_trained
+from spikesearch.study.trials import create
 from spikesearch.study.verify import verify_study
 from tests.study.helpers import check_study, formula, new_study, search, space_of, tiny_config
 
@@ -130,6 +132,19 @@ def test_no_more_trials_are_stopped_than_completed(study: optuna.Study) -> None:
     ledger = Ledger(study, space_of(study))
     ledger.refresh()
     assert (ledger.n_stopped, ledger.n_complete) == (11, 12)
+
+
+def test_running_trials_count_as_stopped(study: optuna.Study) -> None:
+    """They may all lose; otherwise many workers would stop more than they complete."""
+    space = space_of(study)
+    search(study, total=4)
+    raced: list[Any] = []
+    with running_here("beside"):
+        for number in range(4):
+            create(study, space, space.params(space.at(number)), Worker.here("beside"))
+        search(study, further=2, run="other", race=lambda arch, rivals: raced.append(arch) or formula(arch))
+    scored = in_state(study, TrialState.COMPLETE)[-2:]
+    assert [space.architecture(trial.params) for trial in scored][1:] == raced  # beside 4 running: of 4, then of 5
 
 
 def test_an_exhausted_space_ends_the_search() -> None:

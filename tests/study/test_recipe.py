@@ -138,6 +138,8 @@ def test_a_study_of_an_older_version_keeps_its_ranges(study: optuna.Study, url: 
     trial = again(url).trials[-1]
     assert trial.state == TrialState.COMPLETE
     assert trial.params == about.first()
+    same = create_recipe_study(CONFIG, storage=url, source="scratch", arch=about.architecture, load_if_exists=True)
+    assert same.study_name == "tiny-recipe"
 
 
 @pytest.mark.parametrize("line", ["Trial 0: ", "epoch 1/3", "epoch 3/3"])
