@@ -75,10 +75,10 @@ def main() -> None:
         arguments.error("--study must name a study of images; a ViT and a ResNet know no event frames.")
     seeds, rates, limit = args.seeds, LEARNING_RATES, GRID_LIMIT
     if args.quick:
-        train = config.train.model_copy(update={"epochs": 1})
+        train = config.train.model_copy(update={"epochs": 2})
         search = config.search.model_copy(update={"n_trials": 8})
         config = config.model_copy(update={"train": train, "search": search})
-        seeds, rates, limit = min(seeds, 2), rates[:1], 0
+        seeds, rates, limit = 1, rates[:1], 0
     report = Report("baselines", args.quick)
     with contextlib.ExitStack() as stack:
         root = args.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="spikesearch-baselines-")))
