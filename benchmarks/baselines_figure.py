@@ -45,7 +45,8 @@ def baselines_figure(runs: list[dict[str, Any]], study: str) -> bytes:
         panel.grid(alpha=0.3, which="major")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize="small", frameon=False)
-    figure.suptitle(f"Study {study}: means of {len(runs)} seeds, bars from the lowest to the highest")
+    counted = f"means of {len(runs)} seeds, bars from the lowest to the highest" if len(runs) > 1 else "one seed"
+    figure.suptitle(f"Study {study}, {counted}")
     return as_png(figure)
 
 
