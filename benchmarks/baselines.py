@@ -20,7 +20,6 @@ seeds are means with a 95 % interval (Student's t); a seed changes the splits, t
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,14 +30,14 @@ import numpy as np
 from baselines_arms import Arm, InheritedScores, is_uniform, search_arms, uniform_grid
 from baselines_figure import baselines_figure
 from baselines_networks import Family, accuracy, count_macs, count_parameters, families, train_alone
-from harness import Report, interval, parser, shown, study_file
+from harness import Report, interval, kept, parser, shown, study_file
 
 from spikesearch.config import StudyConfig, TrainConfig
 from spikesearch.data import DataBundle, load_data
 from spikesearch.energy import Convention
 from spikesearch.export import load_network
 from spikesearch.export.folder import read_facts
-from spikesearch.io import atomic_write_bytes, atomic_write_json
+from spikesearch.io import atomic_write_bytes
 from spikesearch.nn import Spikformer
 from spikesearch.scoring.calibration import calibration_images
 from spikesearch.scoring.plain import calibrate_network, score_network
@@ -297,14 +296,6 @@ class Seed:
         }
         CheckpointFolder(checkpoints).delete()
         return row
-
-
-def kept(path: Path, make: Callable[[], Row]) -> Row:
-    """Return what a file holds; make and write it if there is none."""
-    if not path.exists():
-        atomic_write_json(path, make())
-    row: Row = json.loads(path.read_text())
-    return row
 
 
 def work(recipe: TrainConfig, data: DataBundle, history: list[dict[str, float]]) -> Row:

@@ -78,6 +78,7 @@ def measure(size: dict[str, int], repeats: int) -> tuple[float, float]:
 def draw(curves: dict[str, dict[str, list[float]]], path: Path) -> None:
     """Draw time and memory over each size, on logarithmic axes."""
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator, StrMethodFormatter
 
     figure, axes = plt.subplots(2, len(curves), figsize=(3.2 * len(curves), 5.2), sharey="row", layout="constrained")
     for column, (name, curve) in enumerate(curves.items()):
@@ -88,6 +89,8 @@ def draw(curves: dict[str, dict[str, list[float]]], path: Path) -> None:
             axis.loglog(curve["at"], np.exp(shift) * np.array(curve["at"]) ** slope, color="#1f5fa8", alpha=0.5)
             axis.set_title(f"{name.replace('_', ' ')}: power {slope:.2f}", fontsize=10)
             axis.set_xticks(curve["at"], [str(value) for value in curve["at"]])
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axis.minorticks_off()
             axis.grid(visible=True, alpha=0.3)
             if not column:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -96,6 +97,14 @@ def study_file(
     if epochs is not None:
         train = train.model_copy(update={"epochs": epochs})
     return config.model_copy(update={"data": data, "train": train})
+
+
+def kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what a JSON file holds; make and write it if there is none."""
+    if not path.exists():
+        atomic_write_json(path, make())
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return result
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:

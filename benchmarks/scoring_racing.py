@@ -47,7 +47,7 @@ def replay_races(
     space: SearchSpace,
     proposals: Sequence[Architecture],
     timed: Timed,
-    base_sums: Callable[[], AbstractContextManager[None]],
+    as_base: Callable[[], AbstractContextManager[None]],
     *,
     device: str,
     quick: bool,
@@ -59,7 +59,7 @@ def replay_races(
         space: The space of the list.
         proposals: The list.
         timed: Scores an architecture and returns seconds and result.
-        base_sums: Counts as scoring began, inside a ``with`` block.
+        as_base: Inside a ``with`` block scoring is done as in the base of the ratios.
         device: Where to compute.
         quick: Fewer images, trials and epochs.
     """
@@ -83,7 +83,7 @@ def replay_races(
     rows = []
     stopped = 0
     for number, arch in enumerate(proposals):
-        with base_sums():
+        with as_base():
             slow, (accuracy, energy) = timed(base, arch)
         if accuracy >= lowest:
             full = enter(full, Rival(number, accuracy, energy.total_uJ))

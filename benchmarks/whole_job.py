@@ -16,7 +16,6 @@ of CIFAR-10 are JPEG files, which are a little worse than the original.
 from __future__ import annotations
 
 import contextlib
-import json
 import tarfile
 import tempfile
 import time
@@ -25,11 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness import Report, data_folder, parser, study_file
+from harness import Report, data_folder, kept, parser, study_file
 
 from spikesearch.config import StudyConfig
 from spikesearch.data import load_data
-from spikesearch.io import atomic_write_json
 from spikesearch.scoring.calibration import calibration_images
 from spikesearch.scoring.plain import calibrate_network, score_network
 from spikesearch.study.prepare import new_supernet
@@ -68,7 +66,7 @@ def main() -> None:
         config = study(args.study, path, 2 if args.quick else args.epochs, args.quick)
         parts = {
             "job": lambda: job(config, folder, retrain_epochs),
-            "alone": lambda: once(folder / f"alone-{alone_epochs}.json", lambda: alone(config, folder, alone_epochs)),
+            "alone": lambda: kept(folder / f"alone-{alone_epochs}.json", lambda: alone(config, folder, alone_epochs)),
         }
         done = {name: run() for name, run in parts.items() if args.part in ("all", name)}
     if args.part == "all":
@@ -106,14 +104,6 @@ def study(name: str, path: Path, epochs: int | None, quick: bool) -> StudyConfig
     return StudyConfig.from_dict(plain)
 
 
-def once(path: Path, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return what a part found; run it if that is not known yet."""
-    if not path.exists():
-        atomic_write_json(path, run())
-    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return result
-
-
 def timed(run: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
     """Add CPU and wall seconds to what a step returns; what an interruption took is not counted."""
 
@@ -147,7 +137,7 @@ def job(config: StudyConfig, folder: Path, epochs: int) -> dict[str, Any]:
         return {"chosen": facts(chosen), "epochs": epochs, "networks": retraining.to_dict()["networks"]}
 
     return {
-        step.__name__: once(folder / f"{step.__name__}.json", timed(step)) for step in (supernet, search, fine_tuning)
+        step.__name__: kept(folder / f"{step.__name__}.json", timed(step)) for step in (supernet, search, fine_tuning)
     }
 
 

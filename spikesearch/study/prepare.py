@@ -72,6 +72,25 @@ def check_folder(folder: Path) -> None:
         ) from error
 
 
+def check_files(config: StudyConfig, data: DataBundle, folder: Path, study: optuna.Study | None) -> None:
+    """Make sure that some network of the space fits the data, and that a folder does not hold another supernet.
+
+    Args:
+        config: The study file.
+        data: Its data.
+        folder: Folder of the study's files; need not exist.
+        study: The study; ``None`` if it is still to be made.
+
+    Raises:
+        SpikesearchError: If something does not fit.
+    """
+    from spikesearch.train.supernet import check_run_dir
+
+    supernet = new_supernet(config, data)
+    if study is None or provenance.SUPERNET_HASH not in study.user_attrs:
+        check_run_dir(supernet, data, config.train, seed=config.seed, run_dir=folder)
+
+
 def check_data(study: optuna.Study, data: DataBundle) -> None:
     """Record the data's fingerprint with the study, or verify it; the caller holds the study's lock.
 

@@ -100,7 +100,7 @@ def open_session(
     folder = run_folder(target.url, target.name, run_dir, stored)
     prepare.check_folder(folder)
     data = prepare.load_data_of(config, download=download)
-    prepare.new_supernet(config, data)
+    prepare.check_files(config, data, folder, study)
 
     store = store or open_store(target.url)
     study = create_study(config, storage=store.storage, study_name=target.name, load_if_exists=True)

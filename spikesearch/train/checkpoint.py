@@ -156,12 +156,28 @@ class CheckpointFolder:
         Raises:
             CheckpointError: If the state is corrupt, or belongs to another training.
         """
-        states = sorted(self.folder.glob("epoch-*")) if self.folder.is_dir() else []
-        if not states:
+        newest = self._newest()
+        if newest is None:
             return None
-        checkpoint = load_weights(states[-1], "state")
-        check_identity(states[-1], checkpoint.facts, identity)
+        checkpoint = load_weights(newest, "state")
+        check_identity(newest, checkpoint.facts, identity)
         return checkpoint
+
+    def check(self, identity: Mapping[str, Any]) -> None:
+        """Raise what :meth:`load` would of a state that belongs to another training, without reading its tensors."""
+        newest = self._newest()
+        if newest is None:
+            return
+        try:
+            facts = load_facts(newest / _FACTS)
+        except CheckpointError:
+            if newest.exists():
+                raise
+            return  # a training that is running has just replaced it by a newer one
+        check_identity(newest, facts, identity)
+
+    def _newest(self) -> Path | None:
+        return max(self.folder.glob("epoch-*"), default=None) if self.folder.is_dir() else None
 
     def delete(self) -> None:
         """Remove all states."""

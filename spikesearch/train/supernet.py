@@ -13,7 +13,14 @@ import torch
 from spikesearch.errors import CheckpointError, SpikesearchError, TeamError
 from spikesearch.nn import Supernet
 from spikesearch.space import SearchSpace
-from spikesearch.train.checkpoint import Checkpoint, CheckpointFolder, check_identity, load_weights, save_weights
+from spikesearch.train.checkpoint import (
+    Checkpoint,
+    CheckpointFolder,
+    check_identity,
+    load_facts,
+    load_weights,
+    save_weights,
+)
 from spikesearch.train.distributed import Team, gathered
 from spikesearch.train.loop import Trainer, recipe_identity
 from spikesearch.train.strategies import SandwichStrategy, Strategy, UniformStrategy
@@ -23,6 +30,7 @@ if TYPE_CHECKING:
     from spikesearch.data import DataBundle
 
 NAME = "supernet"
+_STATES = "checkpoints"
 
 
 def train_supernet(
@@ -77,7 +85,7 @@ def _train(
 ) -> Supernet:
     run_dir = Path(run_dir)
     identity = {**_shape(supernet), "data": data.fingerprint}
-    wanted = {**identity, "recipe": recipe_identity(config), "seed": seed}
+    wanted = _identity(supernet, data, config, seed)
     if team.from_first(wanted) != wanted:
         raise TeamError(
             f"Process {team.rank} was given other data or another recipe than the first; make them the same."
@@ -95,7 +103,7 @@ def _train(
         num_classes=data.num_classes,
         seed=seed,
         identity=identity,
-        folder=run_dir / "checkpoints",
+        folder=run_dir / _STATES,
         device=device,
         team=team,
     )
@@ -109,10 +117,28 @@ def _train(
     return final.eval()
 
 
+def check_run_dir(supernet: Supernet, data: DataBundle, config: TrainConfig, *, seed: int, run_dir: Path) -> None:
+    """Raise what :func:`train_supernet` would because of what ``run_dir`` holds, without reading weights.
+
+    Raises:
+        CheckpointError: If it holds, finished or not, a supernet of another space, data set, recipe or seed.
+    """
+    wanted = _identity(supernet, data, config, seed)
+    finished = Path(run_dir) / f"{NAME}.json"
+    if finished.exists():
+        check_identity(finished, load_facts(finished), wanted)
+    else:
+        CheckpointFolder(Path(run_dir) / _STATES).check(wanted)
+
+
+def _identity(supernet: Supernet, data: DataBundle, config: TrainConfig, seed: int) -> dict[str, Any]:
+    return {**_shape(supernet), "data": data.fingerprint, "recipe": recipe_identity(config), "seed": seed}
+
+
 def _load_finished(run_dir: Path, identity: Mapping[str, Any]) -> Supernet:
     checkpoint = load_weights(run_dir, NAME)
     check_identity(run_dir / f"{NAME}.json", checkpoint.facts, identity)
-    CheckpointFolder(run_dir / "checkpoints").delete()  # an earlier call may have been killed before it did this
+    CheckpointFolder(run_dir / _STATES).delete()  # an earlier call may have been killed before it did this
     return _rebuild(checkpoint, run_dir)
 
 

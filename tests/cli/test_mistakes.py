@@ -332,18 +332,25 @@ def test_a_supernet_that_is_corrupt_or_foreign(finished: Path, cli: Cli, damage:
     assert cli("study", "show", "tiny").status == 0
 
 
-def test_a_supernet_of_another_space(finished: Path, cli: Cli) -> None:
-    shutil.copytree(finished / "runs/tiny", finished / "elsewhere")
-    (finished / "elsewhere/owner.json").unlink()
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_a_supernet_of_another_space(finished: Path, cli: Cli, is_finished: bool) -> None:
+    elsewhere = finished / "elsewhere"
+    shutil.copytree(finished / "runs/tiny", elsewhere)
+    (elsewhere / "owner.json").unlink()
+    if not is_finished:
+        state = elsewhere / "checkpoints/epoch-000001"
+        state.mkdir(parents=True)
+        for ending in ("json", "safetensors"):
+            (elsewhere / f"supernet.{ending}").rename(state / f"state.{ending}")
+    before = {file: file.read_bytes() for file in elsewhere.rglob("*") if file.is_file()}
     path = write(finished, name="other", space={**TINY["space"], "embed_dims": [16, 32]})
     result = cli("study", "run", path, "--run-dir", "elsewhere")
     assert result.status == 2
-    complaint = result.err.splitlines()[-1]
-    assert re.search(r"elsewhere/supernet\.json belongs to another training: its `space` is .* Use another", complaint)
-    trials = load_study("other", storage=f"sqlite:///{finished}/spikesearch.db").trials
-    assert {trial.state.name for trial in trials} == {"WAITING"}
-    for name in ("supernet.json", "supernet.safetensors"):
-        assert (finished / "elsewhere" / name).read_bytes() == (finished / "runs/tiny" / name).read_bytes()
+    where = r"supernet\.json" if is_finished else "checkpoints/epoch-000001"
+    pattern = rf"elsewhere/{where} belongs to another training: its `space` is .* Use another"
+    assert re.search(pattern, result.err.splitlines()[-1])
+    assert "other" not in cli("study", "list").out
+    assert {file: file.read_bytes() for file in elsewhere.rglob("*") if file.is_file()} == before
 
 
 def test_an_opset_that_is_missing(finished: Path, cli: Cli) -> None:

@@ -28,13 +28,10 @@ from spikesearch.study.store import delete_study
 from spikesearch.study.trained import Trained, open_trained
 from spikesearch.train.loop import Trainer
 from spikesearch.train.retrain import train_network
+from tests.interruptions import interruption
 from tests.study.helpers import tiny_config
 
 SPACE = tiny_config().space.search_space()
-
-
-class Interrupted(BaseException):
-    """Stands for a kill: nothing may catch it."""
 
 
 @pytest.fixture(scope="module")
@@ -109,17 +106,8 @@ def test_more_networks_cost_only_what_is_missing(
 def test_a_training_that_was_killed_goes_on(
     measured: tuple[Path, Fidelity], study: Path, epochs: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Trainer._save
-
-    def save(self, epoch):
-        original(self, epoch)
-        if len(epochs) == 3:  # in the middle of the second training
-            raise Interrupted
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_save", save)
-        with pytest.raises(Interrupted):
-            measure(open_study(study), epochs=2)
+    with interruption(3):  # in the middle of the second training
+        measure(open_study(study), epochs=2)
     resumed = measure(open_study(study), epochs=2)
     assert epochs == [0, 1] * sum(len(network.alone) for network in resumed.networks)
     assert not list((study / "runs/tiny/fidelity").glob("*.checkpoints"))

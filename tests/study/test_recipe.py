@@ -29,14 +29,11 @@ from spikesearch.study.store import delete_study, find_study, list_studies, open
 from spikesearch.study.trained import open_trained
 from spikesearch.train.loop import Trainer
 from tests.cli.conftest import command, environment
+from tests.interruptions import Interrupted
 from tests.study.helpers import deleted_at, tiny_config
 
 CONFIG = tiny_config(train__epochs=3, search__n_trials=2, train__batch_size=64, data__splits__train=0.2)
 SCRATCH: dict[str, Any] = {"source": "scratch", "arch": CONFIG.space.search_space().smallest}
-
-
-class Interrupted(BaseException):
-    """Stands for a kill: nothing may catch it."""
 
 
 @pytest.fixture

@@ -17,11 +17,8 @@ from spikesearch.study.retrain import retrain_subnet
 from spikesearch.study.trained import Trained, open_trained
 from spikesearch.train import weights_hash
 from spikesearch.train.loop import Trainer
+from tests.interruptions import Interrupted, interruption
 from tests.study.helpers import deleted_at, tiny_config
-
-
-class Interrupted(BaseException):
-    """Stands for a kill: nothing may catch it."""
 
 
 @pytest.fixture(scope="module")
@@ -95,17 +92,8 @@ def test_the_largest_is_shown_retrained_if_that_was_done(trained: Trained) -> No
 
 def test_an_interrupted_one_goes_on(study: str, monkeypatch: pytest.MonkeyPatch) -> None:
     options = {"seed": 4, "epochs": 3, "progress": False}
-    original = Trainer._save
-
-    def save(self, epoch):
-        original(self, epoch)
-        if epoch == 2:
-            raise Interrupted
-
-    monkeypatch.setattr(Trainer, "_save", save)
-    with pytest.raises(Interrupted):
+    with interruption(2):
         retrain_subnet(open_trained("tiny", storage=study), 1, **options)
-    monkeypatch.setattr(Trainer, "_save", original)
     epochs = []
     one_epoch = Trainer._epoch
     monkeypatch.setattr(Trainer, "_epoch", lambda self, epoch, bar: epochs.append(epoch) or one_epoch(self, epoch, bar))

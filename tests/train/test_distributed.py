@@ -29,6 +29,7 @@ from spikesearch.train.distributed import Team, TeamLostError, forget, gathered,
 from spikesearch.train.loop import _ORDER, recipe_identity
 from spikesearch.train.strategies import ArchitectureDeck
 from spikesearch.train.supernet import seeded_supernet
+from tests.interruptions import interruption
 from tests.train.conftest import RECIPE, SPACE
 
 SEED = 3
@@ -245,10 +246,6 @@ def test_shares_are_contiguous_and_as_equal_as_possible(count, parts):
 # --- resume ---------------------------------------------------------------------------------------
 
 
-class Interrupted(BaseException):
-    """Stands for a kill: nothing may catch it."""
-
-
 def whole_and_cut(team: Team, folder: Path) -> tuple[str, str, list[str]]:
     """Train undisturbed, and with an interruption behind the second epoch; only the first process has the files."""
     data = digits_data()
@@ -259,21 +256,8 @@ def whole_and_cut(team: Team, folder: Path) -> tuple[str, str, list[str]]:
         return train_supernet(new_supernet(), data, recipe, seed=0, run_dir=mine / name, progress=False)
 
     whole = train("whole")
-    original, calls = Trainer._save, []
-
-    def save(self: Trainer, epoch: int) -> None:
-        original(self, epoch)
-        calls.append(epoch)
-        if len(calls) == 2:
-            raise Interrupted
-
-    Trainer._save = save  # type: ignore[method-assign]
-    try:
+    with interruption(2):
         train("cut")
-    except Interrupted:
-        pass
-    finally:
-        Trainer._save = original  # type: ignore[method-assign]
     resumed = train("cut")
     again = train("cut")  # is loaded, in both
     assert weights_hash(again) == weights_hash(resumed)

@@ -17,15 +17,12 @@ from spikesearch.space import SearchSpace
 from spikesearch.train import SandwichStrategy, Trainer, weights_hash
 from spikesearch.train.drop_path import DropPath
 from spikesearch.train.retrain import train_network
+from tests.interruptions import interruption
 from tests.train.conftest import RECIPE, SPACE
 
 CPU = torch.device("cpu")
 DEEP = SearchSpace((16,), (3,), (2,), (1,), (1.0,), (2.0,), (2,))
 DROPPING = RECIPE.model_copy(update={"epochs": 2, "drop_path": 0.5, "mixup": 0.3})
-
-
-class Interrupted(BaseException):
-    """Stands for a kill: nothing may catch it."""
 
 
 class Block(nn.Module):
@@ -139,7 +136,7 @@ def test_training_without_it_is_what_it_was(digits, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("changes", [{}, {"surrogate_slope": 8.0}])
-def test_interrupted_training_skips_the_same(digits, tmp_path: Path, monkeypatch, changes) -> None:
+def test_interrupted_training_skips_the_same(digits, tmp_path: Path, changes) -> None:
     recipe = DROPPING.model_copy(update=changes)
 
     def train(name: str) -> str:
@@ -148,16 +145,8 @@ def test_interrupted_training_skips_the_same(digits, tmp_path: Path, monkeypatch
         )
 
     whole = train("whole")
-    original = Trainer._save
-
-    def save(self: Trainer, epoch: int) -> None:
-        original(self, epoch)
-        raise Interrupted
-
-    monkeypatch.setattr(Trainer, "_save", save)
-    with pytest.raises(Interrupted):
+    with interruption():
         train("cut")
-    monkeypatch.setattr(Trainer, "_save", original)
     torch.manual_seed(7)
     assert train("cut") == whole
 

@@ -19,7 +19,6 @@ from spikesearch.scoring.calibration import calibration_images
 from spikesearch.scoring.plain import calibrate_network, score_network
 from spikesearch.train import weights_hash
 from spikesearch.train.drop_path import DropPath
-from spikesearch.train.loop import Trainer
 from spikesearch.train.retrain import (
     applicable_recipe,
     compile_network,
@@ -27,14 +26,11 @@ from spikesearch.train.retrain import (
     plain_copy,
     train_network,
 )
+from tests.interruptions import interruption
 from tests.train.conftest import RECIPE, SPACE
 
 SCORING = ScoringConfig(calibration_images=64)
 TWO = RECIPE.model_copy(update={"epochs": 2, "mixup": 0.3})
-
-
-class Interrupted(BaseException):
-    """Stands for a kill: nothing may catch it."""
 
 
 @pytest.fixture(params=["add", "membrane"])
@@ -122,22 +118,13 @@ def test_training_changes_a_copy_and_learns(net, digits, tmp_path):
 
 
 @pytest.mark.parametrize("before_save", [True, False])
-def test_interrupted_training_ends_with_the_same_weights(net, digits, tmp_path, monkeypatch, before_save):
+def test_interrupted_training_ends_with_the_same_weights(net, digits, tmp_path, before_save):
     def train(name):
         return train_network(net, digits, TWO, seed=1, folder=tmp_path / name, progress=False)
 
     whole = train("whole")
-    original = Trainer._save
-
-    def save(self, epoch):
-        if not before_save:
-            original(self, epoch)
-        raise Interrupted
-
-    monkeypatch.setattr(Trainer, "_save", save)
-    with pytest.raises(Interrupted):
+    with interruption(before_save=before_save):
         train("cut")
-    monkeypatch.setattr(Trainer, "_save", original)
     torch.manual_seed(7)
     resumed = train("cut")
     assert weights_hash(resumed.net) == weights_hash(whole.net)

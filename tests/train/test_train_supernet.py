@@ -13,6 +13,7 @@ from spikesearch.nn import Supernet
 from spikesearch.space import SearchSpace
 from spikesearch.train import load_supernet, supernet_facts, train_supernet, weights_hash
 from spikesearch.train.loop import Trainer
+from tests.interruptions import interruption
 from tests.train.conftest import RECIPE, SPACE
 
 
@@ -20,38 +21,11 @@ def train(fresh, digits, folder, recipe=RECIPE, seed=0):
     return train_supernet(fresh, digits, recipe, seed=seed, run_dir=folder, progress=False)
 
 
-class Interrupted(BaseException):
-    """Stands for a kill: nothing may catch it."""
-
-
-@pytest.fixture
-def interrupt_after(monkeypatch):
-    """Stop training when some epochs are done, before or after the checkpoint of the last of them."""
-
-    def arm(epochs: int, *, before_save: bool):
-        original, done = Trainer._save, []
-
-        def save(self, epoch):
-            done.append(epoch)
-            if before_save and len(done) == epochs:
-                raise Interrupted
-            original(self, epoch)
-            if len(done) == epochs:
-                raise Interrupted
-
-        monkeypatch.setattr(Trainer, "_save", save)
-        return lambda: monkeypatch.setattr(Trainer, "_save", original)
-
-    return arm
-
-
-def test_interrupted_training_with_currents_in_the_stream_ends_equal(digits, tmp_path, interrupt_after):
+def test_interrupted_training_with_currents_in_the_stream_ends_equal(digits, tmp_path):
     fresh = Supernet(SPACE, in_channels=1, image_size=8, num_classes=10, residual="membrane")
     whole = train(fresh, digits, tmp_path / "whole")
-    disarm = interrupt_after(2, before_save=False)
-    with pytest.raises(Interrupted):
+    with interruption(2):
         train(fresh, digits, tmp_path / "cut")
-    disarm()
     assert weights_hash(train(fresh, digits, tmp_path / "cut")) == weights_hash(whole)
     loaded = load_supernet(tmp_path / "cut")
     assert loaded.residual == "membrane"
@@ -64,13 +38,11 @@ def test_interrupted_training_with_currents_in_the_stream_ends_equal(digits, tmp
 @pytest.mark.parametrize(
     "options", [{}, {"mixup": 0.5, "distillation": True}, {"ema_decay": None, "strategy": "uniform"}]
 )
-def test_interrupted_training_ends_equal(fresh, digits, tmp_path, interrupt_after, before_save, options):
+def test_interrupted_training_ends_equal(fresh, digits, tmp_path, before_save, options):
     recipe = RECIPE.model_copy(update=options)
     whole = train(fresh, digits, tmp_path / "whole", recipe)
-    disarm = interrupt_after(2, before_save=before_save)
-    with pytest.raises(Interrupted):
+    with interruption(2, before_save=before_save):
         train(fresh, digits, tmp_path / "cut", recipe)
-    disarm()
     assert not (tmp_path / "cut" / "supernet.json").exists()
     torch.manual_seed(123)
     np.random.seed(123)
@@ -214,11 +186,9 @@ def _edit(folder, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def test_damaged_checkpoint_is_refused(fresh, digits, tmp_path, interrupt_after):
-    disarm = interrupt_after(1, before_save=False)
-    with pytest.raises(Interrupted):
+def test_damaged_checkpoint_is_refused(fresh, digits, tmp_path):
+    with interruption():
         train(fresh, digits, tmp_path)
-    disarm()
     (state,) = (tmp_path / "checkpoints").glob("epoch-*/state.safetensors")
     state.write_bytes(state.read_bytes()[:-10])
     with pytest.raises(CheckpointError, match="is corrupt"):
