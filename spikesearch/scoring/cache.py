@@ -99,15 +99,15 @@ class PrefixCache:
             nodes: Of the last stages; their ancestors are known.
         """
         known = len(genes) - len(nodes)
+        while nodes and not self.make_room(sum(node.nbytes for node in nodes), genes[:known]):
+            nodes = nodes[:-1]
         for node in nodes:
-            if not self._make_room(node.nbytes, genes[:known]):
-                break
             known += 1
             self._nodes[tuple(genes[:known])] = node
             self.nbytes += node.nbytes
             self._use(genes[:known])
 
-    def _make_room(self, size: int, ancestors: Sequence[Hashable]) -> bool:
+    def make_room(self, size: int, ancestors: Sequence[Hashable]) -> bool:
         """Drop nodes until ``size`` bytes are free, but none of the ``ancestors``; False if that is impossible."""
         spared = set(_prefixes(ancestors))
         if size + sum(self._nodes[key].nbytes for key in spared) > self.limit:

@@ -181,7 +181,6 @@ class Scorer:
             for number, start in enumerate(range(0, len(images), self.config.batch_size)):
                 positions = range(start, min(start + self.config.batch_size, len(images)))
                 logits = self._logits(run, number, split, positions)
-                run.drop_beyond(self.cache.limit)
                 labels = images.labels[start : positions.stop].to(self.device)
                 correct += int((logits.argmax(-1) == labels).sum())
                 batch = recorded.take()
@@ -225,10 +224,11 @@ class Scorer:
             return
         x = unpack_sum([node.calibration for node in run.path], self.device) if run.path else self._calibration
         with self.supernet.calibrating(run.arch) as stats, run.precision(self.device):
-            for stage in run.unknown:
+            for position, stage in enumerate(run.unknown):
                 x, out = stage.advance(x)
-                if run.keep:
+                if position < len(run.batches):
                     run.calibration.append(pack(out))
+                    self._make_room(run)
         run.stats.update(stats)
 
     def _logits(self, run: _Run, number: int, split: SplitName, positions: range) -> Tensor:
@@ -242,7 +242,13 @@ class Scorer:
                 x, out = stage.advance(x)
                 if position < len(run.batches):
                     run.batches[position].append(pack(out))
+                    self._make_room(run)
         return self.supernet.classify(x)
+
+    def _make_room(self, run: _Run) -> None:
+        """Let older outputs give way to those of a run, or forget its last stages where that is not enough."""
+        while run.batches and not self.cache.make_room(run.nbytes, run.genes[: len(run.path)]):
+            run.drop_last()
 
     def _price_batch(self, run: _Run, number: int, batch: Activity) -> float:
         """Return microjoules per sample of a batch, the same whether its first stages are known or not."""
@@ -277,6 +283,7 @@ class _Run:
         path: What is known of the first ones.
         keep: Whether the outputs of the others are packed, to be known to later architectures: of the first of them,
             as many as ``batches`` has entries.
+        reduced: Whether stages are run in bfloat16.
     """
 
     arch: Architecture
@@ -305,14 +312,16 @@ class _Run:
     def unknown(self) -> Sequence[Stage]:
         return self.stages[len(self.path) :]
 
-    def drop_beyond(self, limit: int) -> None:
-        """Forget the last stages whose outputs no cache of this many bytes would take: currents are large."""
-        size = sum(node.nbytes for node in self.path)
-        for position, (calibration, batches) in enumerate(zip(self.calibration, self.batches, strict=False)):
-            size += calibration.nbytes + sum(batch.nbytes for batch in batches)
-            if size > limit:
-                del self.batches[position:]
-                return
+    @property
+    def nbytes(self) -> int:
+        """Memory of the outputs that are packed."""
+        batches = (batch for stage in self.batches for batch in stage)
+        return sum(packed.nbytes for packed in (*self.calibration, *batches))
+
+    def drop_last(self) -> None:
+        """Forget the last stage whose outputs are packed."""
+        self.batches.pop()
+        del self.calibration[len(self.batches) :]
 
     def nodes(self, activity: Activity) -> Iterator[Node]:
         """Yield what has become known and was not dropped, in the order of the stages."""

@@ -19,7 +19,6 @@ from spikesearch.nn import ChannelStats
 from spikesearch.scoring import Scorer
 from spikesearch.scoring.cache import Node, PrefixCache
 from spikesearch.scoring.packing import pack
-from spikesearch.scoring.scorer import _Run
 from spikesearch.study.provenance import difference
 from tests.nn.conftest import SPACE, trained
 
@@ -153,24 +152,24 @@ def test_calibration_is_the_same_from_the_cache(events):
             on.score(arch)
 
 
-@pytest.mark.parametrize("limit", [0, 1000, 100_000, 700_000, 1 << 30])
-def test_a_run_keeps_no_more_than_the_cache_would_take(events, limit, monkeypatch):
+@pytest.mark.parametrize("limit", [1000, 100_000, 700_000, 1 << 30])
+def test_cache_and_run_together_keep_within_the_limit(events, limit, monkeypatch):
     """Currents are 32 times as large as spikes: one network's may be more than the memory that there is."""
     scorer, peaks = scorer_with(events, limit), []
-    original = _Run.drop_beyond
+    original = Scorer._make_room
 
-    def drop(self, size):
-        original(self, size)
-        kept = zip(self.calibration, self.batches, strict=False)
-        peaks.append(sum(first.nbytes + sum(batch.nbytes for batch in batches) for first, batches in kept))
+    def make_room(self, run):
+        original(self, run)
+        packed = [*run.calibration, *(batch for batches in run.batches for batch in batches)]
+        peaks.append(self.cache.nbytes + sum(one.nbytes for one in packed))
 
-    monkeypatch.setattr(_Run, "drop_beyond", drop)
-    scorer.evaluate(SPACE.largest)
+    monkeypatch.setattr(Scorer, "_make_room", make_room)
+    for arch in [SPACE.largest, *family(0, 5)]:
+        scorer.evaluate(arch)
+        assert scorer.cache.nbytes <= limit
     assert max(peaks) <= limit
-    assert len(peaks) == 3
-    assert scorer.cache.nbytes <= limit
     if limit == 1 << 30:
-        assert len(scorer.cache) == 1 + 2 * SPACE.largest.depth
+        assert len(scorer.cache) > 2 * SPACE.largest.depth
     elif limit == 700_000:
         assert len(scorer.cache) > 0  # what is not dropped is kept
 
