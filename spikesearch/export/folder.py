@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import shutil
@@ -20,6 +19,7 @@ from spikesearch.errors import CheckpointError, ExportError, StorageError
 from spikesearch.io import atomic_write_bytes, atomic_write_json, sync_folder, user_path
 from spikesearch.nn import Spikformer
 from spikesearch.nn.lif import StatelessNeuron
+from spikesearch.nn.spikformer import SETTINGS
 from spikesearch.space import Architecture
 from spikesearch.train.checkpoint import tensors_hash, weights_hash
 
@@ -129,8 +129,7 @@ def read_facts(folder: str | Path) -> dict[str, Any]:
 
 def settings(net: Spikformer) -> dict[str, Any]:
     """Return the keyword arguments that build a network of this shape, in plain JSON types."""
-    found = {name: getattr(net, name) for name in _setting_names()}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in net.settings.items()}
 
 
 def describe(net: Spikformer, facts: Mapping[str, Any], files: Iterable[str] = (FACTS, WEIGHTS)) -> dict[str, Any]:
@@ -228,7 +227,7 @@ def _build(path: Path, facts: Mapping[str, Any]) -> Spikformer:
     try:
         arch = Architecture.from_dict(facts["architecture"])
         known = {name: value for name, value in facts["model"].items() if value is not None}
-        unknown = sorted(known.keys() - set(_setting_names()))
+        unknown = sorted(known.keys() - set(SETTINGS))
         if not unknown:
             if "pool_stages" in known:
                 known["pool_stages"] = tuple(known["pool_stages"])
@@ -236,9 +235,3 @@ def _build(path: Path, facts: Mapping[str, Any]) -> Spikformer:
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"{path} is corrupt ({error}); write the network again.") from None
     raise CheckpointError(f"{path} has an unknown `model.{unknown[0]}`; upgrade spikesearch.")
-
-
-def _setting_names() -> list[str]:
-    """Every keyword-only argument of a Spikformer is kept as an attribute of the same name."""
-    parameters = inspect.signature(Spikformer).parameters.values()
-    return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]

@@ -25,7 +25,16 @@ from spikesearch.study import prepare, provenance
 from spikesearch.study.owner import new_identity
 from spikesearch.study.resolve import resolve
 from spikesearch.study.results import find_trial
-from spikesearch.study.store import Store, check_name, find_study, load_study, open_store, run_folder, study_exists
+from spikesearch.study.store import (
+    Store,
+    check_name,
+    find_study,
+    load_study,
+    open_store,
+    quietly,
+    run_folder,
+    study_exists,
+)
 
 if TYPE_CHECKING:
     from spikesearch.data import DataBundle
@@ -235,7 +244,7 @@ def _create(store: Store, name: str, about: RecipeStudy, data: DataBundle, load_
                 sampler=optuna.samplers.RandomSampler(seed=0),
             )
         about.check_origin(study, store, data)
-        study.set_metric_names(["accuracy"])
+        quietly(study.set_metric_names, ["accuracy"])
         study.set_user_attr(provenance.IDENTITY, new_identity())
         study.set_user_attr(provenance.VERSIONS, provenance.package_versions())
         if not study.get_trials(deepcopy=False):

@@ -59,6 +59,11 @@ def curves(study: optuna.Study) -> dict[tuple[tuple[str, Any], ...], dict[int, f
     return {tuple(sorted(trial.params.items())): trial.intermediate_values for trial in ended}
 
 
+@pytest.mark.filterwarnings("error::optuna.exceptions.ExperimentalWarning")
+def test_nothing_of_optunas_warns(url: str) -> None:
+    create_recipe_study(CONFIG, storage=url, **SCRATCH)
+
+
 def test_the_first_trial_is_the_study_files_recipe(study: optuna.Study, url: str) -> None:
     assert study.study_name == "tiny-recipe"
     assert [direction.name for direction in study.directions] == ["MAXIMIZE"]
