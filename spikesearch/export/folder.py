@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import nn
 
 from spikesearch.errors import CheckpointError, ExportError, StorageError
@@ -21,7 +20,7 @@ from spikesearch.nn import Spikformer
 from spikesearch.nn.lif import StatelessNeuron
 from spikesearch.nn.spikformer import SETTINGS
 from spikesearch.space import Architecture
-from spikesearch.train.checkpoint import tensors_hash, weights_hash
+from spikesearch.train.checkpoint import load_tensors, tensors_hash, weights_hash
 
 FORMAT = "spikesearch-network"
 FORMAT_VERSION = 1
@@ -80,14 +79,11 @@ def load_network(folder: str | Path) -> Spikformer:
     folder = user_path(folder, "The folder", CheckpointError)
     facts = read_facts(folder)
     path = folder / WEIGHTS
-    try:
-        tensors = load(path.read_bytes())
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{path} is missing; export the network with `--to safetensors` to load it with spikesearch."
-        ) from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is corrupt ({error}); write the network again.") from None
+    tensors = load_tensors(
+        path,
+        if_missing="export the network with `--to safetensors` to load it with spikesearch.",
+        if_corrupt="write the network again.",
+    )
     if tensors_hash(tensors) != facts.get("weights_hash"):
         raise CheckpointError(f"{path} does not hold the weights that {FACTS} describes; write the network again.")
     net = _build(folder / FACTS, facts)
