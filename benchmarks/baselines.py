@@ -30,7 +30,7 @@ from typing import Any, get_args
 import numpy as np
 from baselines_arms import Arm, InheritedScores, is_uniform, search_arms, uniform_grid
 from baselines_figure import baselines_figure
-from baselines_networks import Family, accuracy, count_macs, count_parameters, families, train_alone
+from baselines_networks import Family, accuracy, count_macs, families, train_alone
 from harness import Report, interval, kept, parser, shown, study_file
 
 from spikesearch.config import StudyConfig, TrainConfig
@@ -39,7 +39,7 @@ from spikesearch.energy import Convention
 from spikesearch.export import load_network
 from spikesearch.export.folder import read_facts
 from spikesearch.io import atomic_write_bytes
-from spikesearch.nn import Spikformer
+from spikesearch.nn import Spikformer, count_parameters
 from spikesearch.scoring.calibration import calibration_images
 from spikesearch.scoring.plain import calibrate_network, score_network
 from spikesearch.space import Architecture

@@ -101,10 +101,6 @@ def patch_size(image_size: int) -> int:
     )
 
 
-def count_parameters(net: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in net.parameters())
-
-
 @torch.no_grad()
 def count_macs(net: nn.Module, data: DataBundle) -> int:
     """Return the multiply-accumulates of one sample: convolutions, linear layers and attention products."""

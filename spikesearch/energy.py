@@ -73,7 +73,8 @@ class EnergyReport:
         n_images: Number of samples that the rates were measured on.
         mean_firing_rate: Spikes per neuron and time step over all LIF neurons.
         layers: One entry per layer.
-        first_layer_once_uJ: Total energy with the first layer counted in one time step, as some papers print it.
+        first_layer_once_uJ: Total energy with the first layer counted in one time step, as some papers print it for
+            images; ``None`` for event frames, of which every time step has its own.
     """
 
     convention: str
@@ -83,7 +84,7 @@ class EnergyReport:
     n_images: int
     mean_firing_rate: float
     layers: tuple[LayerEnergy, ...]
-    first_layer_once_uJ: float  # noqa: N815 - the unit
+    first_layer_once_uJ: float | None  # noqa: N815 - the unit
 
     @property
     def macs(self) -> float:
@@ -117,8 +118,10 @@ class EnergyReport:
         total = f"{'total':<59}{self.macs:>13,.0f}{self.acs:>13,.0f}{self.total_uJ:>11.4f}"
         notes = (
             f"convention {self.convention!r}, {self.mac_pj} pJ per MAC, {self.ac_pj} pJ per AC, T = {self.time_steps}, "
-            f"{self.n_images} samples; first layer counted once: {self.first_layer_once_uJ:.4f} uJ"
+            f"{self.n_images} samples"
         )
+        if self.first_layer_once_uJ is not None:
+            notes += f"; first layer counted once: {self.first_layer_once_uJ:.4f} uJ"
         return "\n".join([head, *lines, total, notes])
 
 
@@ -184,7 +187,7 @@ class EnergyModel:
             )
         layers = self._lines(activity)
         first = next(layer for layer in layers if layer.name == FIRST_LAYER)
-        once = first.macs * (1 - 1 / activity.time_steps)
+        repeated = first.macs * (1 - 1 / activity.time_steps) * self.mac_pj * 1e-6
         total = sum(layer.energy_uJ for layer in layers)
         neurons = activity.neurons.values()
         return EnergyReport(
@@ -195,7 +198,7 @@ class EnergyModel:
             n_images=activity.n_images,
             mean_firing_rate=sum(one.spikes for one in neurons) / sum(one.elements for one in neurons),
             layers=tuple(layers),
-            first_layer_once_uJ=total - once * self.mac_pj * 1e-6,
+            first_layer_once_uJ=total - repeated if activity.static else None,
         )
 
     def price_part(self, activity: Activity) -> float:

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from baselines_arms import Arm, InheritedScores, is_uniform, random_architectures, search_arms, some_of, uniform_grid
-from baselines_networks import accuracy, count_macs, count_parameters, families, patch_size
+from baselines_networks import accuracy, count_macs, families, patch_size
 from torch import nn
 
 from spikesearch.config import StudyConfig, find_study_file, load_study_file
 from spikesearch.data import DataBundle, load_data
 from spikesearch.fitness import hypervolume
+from spikesearch.nn import count_parameters
 from spikesearch.scoring import Scorer
 from spikesearch.space import SearchSpace
 from spikesearch.study.prepare import new_supernet

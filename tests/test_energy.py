@@ -10,6 +10,7 @@ from torch import nn
 
 from spikesearch.activity import FIRST_LAYER, Activity, count, measure_activity
 from spikesearch.energy import EnergyModel
+from spikesearch.export.card import model_card
 from spikesearch.nn import Spikformer
 from spikesearch.space import Architecture, BlockSpec, StemSpec
 from tests.nn.conftest import SPACE, trained
@@ -132,9 +133,15 @@ def test_event_first_layer_is_paid_by_its_events():
     net = network(in_channels=2)
     x = torch.zeros(4, 2, 2, 8, 8)
     x[:, :, :, ::2, ::2] = 3.0  # a quarter of the pixels, counts of three
-    line = by_name(EnergyModel().report(net, x))[FIRST_LAYER]
+    report = EnergyModel().report(net, x)
+    line = by_name(report)[FIRST_LAYER]
     assert line.macs == pytest.approx(0.25 * 2 * 64 * 9 * 2 * 2)
     assert line.input_rate == pytest.approx(0.75)
+    assert report.first_layer_once_uJ is None, "other frames in every time step: nothing is computed twice"
+    assert report.to_dict()["first_layer_once_uJ"] is None
+    for text in (report.table(), model_card(net, "safetensors", {"frames": 2}, [report])):
+        assert f"{report.total_uJ:.4f}" in text
+        assert "counted once" not in text
 
 
 def test_attention_takes_the_rarer_of_k_and_v():
@@ -253,6 +260,7 @@ def test_report_as_text_and_data():
     report = EnergyModel("strict").report(network(), torch.randn(2, 1, 8, 8))
     text = report.table()
     assert "convention 'strict'" in text
+    assert text.endswith(f"first layer counted once: {report.first_layer_once_uJ:.4f} uJ")
     assert all(layer.name in text for layer in report.layers)
     data = report.to_dict()
     assert data["total_uJ"] == pytest.approx(sum(layer["energy_uJ"] for layer in data["layers"]))

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from spikesearch.study.fidelity import Fidelity
-    from spikesearch.study.fidelity_stats import Estimate
     from spikesearch.study.results import StudyResult, TrialResult
     from spikesearch.study.retrain import Retraining
 
@@ -151,17 +150,21 @@ def print_fidelity(done: Fidelity, chosen: Format) -> None:
     for name, group in done.groups.items():
         for ranking, found in group.rankings.items():
             first = ranking == next(iter(group.rankings))
-            values = (_estimate(found.tau), _estimate(found.spearman))
+            values = (str(found.tau), str(found.spearman))
             rows.append(
                 (name.replace("_", " ") if first else "", group.n if first else "", _RANKINGS[ranking], *values)
             )
     for ranking, found in done.groups["all"].lead.items():
-        values = (_estimate(found.tau), _estimate(found.spearman))
+        values = (str(found.tau), str(found.spearman))
         rows.append(("all", done.groups["all"].n, f"inherited minus {_RANKINGS[ranking]}", *values))
     columns = ("networks", "number", "ranked by", "Kendall tau-b [95 %]", "Spearman [95 %]")
     print_table("Agreement with the accuracy of training alone, on the search split", columns, rows)
-    if done.share_of_ceiling is not None:
-        print(f"tau over all: {done.tau:.3f}, {done.share_of_ceiling:.0%} of the ceiling ({done.ceiling:.3f})")
+    if done.ceiling is not None:
+        print(
+            f"Networks with two seeds: tau {done.retest.tau} with the accuracies of either, on average; that is "
+            f"{done.share_of_ceiling} times the ceiling, {done.retest.ceiling}.\nThe ceiling is what one more training "
+            "would tell; a perfect ranking could exceed it."
+        )
 
 
 _RANKINGS = {
@@ -170,10 +173,6 @@ _RANKINGS = {
     "params": "parameters alone",
     "second_seed": "another seed (the ceiling)",
 }
-
-
-def _estimate(value: Estimate) -> str:
-    return "-" if value.value is None else f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
 
 
 def _row(role: str, trial: TrialResult) -> tuple[object, ...]:

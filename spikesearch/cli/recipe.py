@@ -80,12 +80,16 @@ def create_recipe(
 
 def ran_recipes(what: str, chosen: Format, *, workers: int, storage: str | None, **options: Any) -> bool:
     """Run a study of recipes and print it; do nothing and return false if it is none."""
+    from spikesearch.study.prepare import available_cores
     from spikesearch.study.recipe import is_recipe_study
 
     if not is_recipe_study(what, storage):
         return False
     if workers != 1:
-        raise typer.BadParameter("a study of recipes has one worker per command; start the command several times.")
+        raise typer.BadParameter(
+            "a study of recipes has one worker per command; start the command several times, each with --threads "
+            f"{max(1, available_cores() // workers)}."
+        )
     from spikesearch.study.recipe_run import run_recipe_study
 
     run_recipe_study(what, storage=storage, **options)

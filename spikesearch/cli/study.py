@@ -98,12 +98,24 @@ def run(
     ] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds of search; training does not count.")] = None,
     workers: Annotated[int, typer.Option(help="Processes that score trials.")] = 1,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            help="Threads that compute, shared by the workers; by default one per core, too many for several commands "
+            "at once.",
+            min=1,
+        ),
+    ] = None,
     run_dir: RunDirOption = None,
     device: DeviceOption = "cpu",
     download: DownloadOption = False,
     chosen: FormatOption = Format.table,
 ) -> None:
     """Train the supernet and search it, or do what is left of that; then print the Pareto front."""
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
     options: dict[str, Any] = {
         "storage": storage,
         "n_trials": n_trials,

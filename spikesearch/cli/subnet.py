@@ -108,7 +108,7 @@ def retrain(
 
 
 class ExportChoice(StrEnum):
-    """Formats that a network can be exported to; the keys of ``spikesearch.export.FORMATS``."""
+    """The keys of ``spikesearch.export.FORMATS``, and ``nir``, which is answered with what it cannot hold."""
 
     safetensors = "safetensors"
     timm = "timm"

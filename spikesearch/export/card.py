@@ -123,6 +123,17 @@ def _accuracy(described: Mapping[str, Any]) -> list[str]:
 
 def _energy(energies: Sequence[EnergyReport]) -> list[str]:
     first = energies[0]
+    once = () if first.first_layer_once_uJ is None else ("first layer counted once",)
+    rows: list[tuple[str, ...]] = [
+        (
+            f"`{e.convention}`",
+            f"{e.total_uJ:.4f}",
+            f"{e.macs:,.0f}",
+            f"{e.acs:,.0f}",
+            *([] if e.first_layer_once_uJ is None else [f"{e.first_layer_once_uJ:.4f}"]),
+        )
+        for e in energies
+    ]
     lines = [
         "## Energy",
         "",
@@ -130,19 +141,7 @@ def _energy(energies: Sequence[EnergyReport]) -> list[str]:
         f"activity measured on {first.n_images:,} samples; memory traffic is not part of it. "
         f"{first.mean_firing_rate:.4f} spikes per neuron and time step.",
         "",
-        *_table(
-            ("convention", "microjoules per sample", "MACs", "ACs", "first layer counted once"),
-            [
-                (
-                    f"`{e.convention}`",
-                    f"{e.total_uJ:.4f}",
-                    f"{e.macs:,.0f}",
-                    f"{e.acs:,.0f}",
-                    f"{e.first_layer_once_uJ:.4f}",
-                )
-                for e in energies
-            ],
-        ),
+        *_table(("convention", "microjoules per sample", "MACs", "ACs", *once), rows),
     ]
     for report in energies:
         rows = [

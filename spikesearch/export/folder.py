@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import shutil
@@ -12,16 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import nn
 
 from spikesearch.errors import CheckpointError, ExportError, StorageError
 from spikesearch.io import atomic_write_bytes, atomic_write_json, sync_folder, user_path
 from spikesearch.nn import Spikformer
 from spikesearch.nn.lif import StatelessNeuron
+from spikesearch.nn.spikformer import SETTINGS
 from spikesearch.space import Architecture
-from spikesearch.train.checkpoint import tensors_hash, weights_hash
+from spikesearch.train.checkpoint import load_tensors, tensors_hash, weights_hash
 
 FORMAT = "spikesearch-network"
 FORMAT_VERSION = 1
@@ -80,14 +79,11 @@ def load_network(folder: str | Path) -> Spikformer:
     folder = user_path(folder, "The folder", CheckpointError)
     facts = read_facts(folder)
     path = folder / WEIGHTS
-    try:
-        tensors = load(path.read_bytes())
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{path} is missing; export the network with `--to safetensors` to load it with spikesearch."
-        ) from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is corrupt ({error}); write the network again.") from None
+    tensors = load_tensors(
+        path,
+        if_missing="export the network with `--to safetensors` to load it with spikesearch.",
+        if_corrupt="write the network again.",
+    )
     if tensors_hash(tensors) != facts.get("weights_hash"):
         raise CheckpointError(f"{path} does not hold the weights that {FACTS} describes; write the network again.")
     net = _build(folder / FACTS, facts)
@@ -129,8 +125,7 @@ def read_facts(folder: str | Path) -> dict[str, Any]:
 
 def settings(net: Spikformer) -> dict[str, Any]:
     """Return the keyword arguments that build a network of this shape, in plain JSON types."""
-    found = {name: getattr(net, name) for name in _setting_names()}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in net.settings.items()}
 
 
 def describe(net: Spikformer, facts: Mapping[str, Any], files: Iterable[str] = (FACTS, WEIGHTS)) -> dict[str, Any]:
@@ -228,7 +223,7 @@ def _build(path: Path, facts: Mapping[str, Any]) -> Spikformer:
     try:
         arch = Architecture.from_dict(facts["architecture"])
         known = {name: value for name, value in facts["model"].items() if value is not None}
-        unknown = sorted(known.keys() - set(_setting_names()))
+        unknown = sorted(known.keys() - set(SETTINGS))
         if not unknown:
             if "pool_stages" in known:
                 known["pool_stages"] = tuple(known["pool_stages"])
@@ -236,9 +231,3 @@ def _build(path: Path, facts: Mapping[str, Any]) -> Spikformer:
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"{path} is corrupt ({error}); write the network again.") from None
     raise CheckpointError(f"{path} has an unknown `model.{unknown[0]}`; upgrade spikesearch.")
-
-
-def _setting_names() -> list[str]:
-    """Every keyword-only argument of a Spikformer is kept as an attribute of the same name."""
-    parameters = inspect.signature(Spikformer).parameters.values()
-    return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]

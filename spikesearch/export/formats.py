@@ -70,7 +70,7 @@ def export_network(
     Args:
         net: The network, on any device.
         folder: Folder to write; one that holds the same network in the same format is replaced.
-        to: ``safetensors``, ``timm``, ``onnx``, ``torch``, ``nir`` or ``nir-stem``.
+        to: ``safetensors``, ``timm``, ``onnx``, ``torch`` or ``nir-stem``.
         samples: Some real samples ``[N, C, H, W]`` or ``[N, F, C, H, W]``, normalised.
         facts: What else is known of the network, see :func:`~spikesearch.export.card.model_card`.
         energies: For the model card, one report per convention.
@@ -114,6 +114,8 @@ def check_format(net: Spikformer, to: str, opset: int | None = None) -> ExportFo
         ExportError: If the format does not exist or cannot hold the network, or there is no such opset.
         MissingDependencyError: Without the extra that the format needs.
     """
+    if to == "nir":
+        nir_graph.refuse_network(net)  # no format, but whoever asks for it shall know why
     if to not in FORMATS:
         raise ExportError(f"`to` must be one of {', '.join(FORMATS)}, but got {to!r}{did_you_mean(to, FORMATS)}")
     if opset is not None and to != "onnx":
@@ -144,15 +146,10 @@ def _write_stem(folder: Path, job: Job) -> dict[str, Any]:
     return nir_graph.write_stem(folder, job.net, job.samples)
 
 
-def _refuse(folder: Path, job: Job) -> dict[str, Any]:
-    nir_graph.refuse_network(job.net)
-
-
 FORMATS: dict[str, ExportFormat] = {
     "safetensors": ExportFormat((WEIGHTS,), _write_safetensors),
     "timm": ExportFormat((WEIGHTS, timm_net.CONFIG), _write_timm),
     "onnx": ExportFormat((onnx_model.MODEL,), _write_onnx, lambda net, opset: onnx_model.check_onnx(opset)),
     "torch": ExportFormat((torch_program.PROGRAM,), _write_torch),
-    "nir": ExportFormat((), _refuse, lambda net, opset: nir_graph.refuse_network(net)),
     "nir-stem": ExportFormat((nir_graph.GRAPH,), _write_stem, lambda net, opset: nir_graph.check_stem(net)),
 }

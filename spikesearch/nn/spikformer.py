@@ -13,6 +13,9 @@ LayerNorm.
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
 from spikingjelly.activation_based import functional
 from torch import Tensor, nn
 
@@ -83,6 +86,11 @@ class Spikformer(nn.Module):
         self.head = nn.Linear(arch.embed_dim, num_classes)
         self.stateful = True  # neurons remember; not those of fast copies
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The keyword arguments that build a network of this shape."""
+        return {name: getattr(self, name) for name in SETTINGS}
+
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``[N, classes]``.
 
@@ -105,6 +113,14 @@ class Spikformer(nn.Module):
     def _reset(self) -> None:
         if self.stateful:
             functional.reset_net(self)
+
+
+# Every keyword-only argument of a Spikformer is kept as an attribute of the same name.
+SETTINGS = tuple(
+    parameter.name
+    for parameter in inspect.signature(Spikformer).parameters.values()
+    if parameter.kind is parameter.KEYWORD_ONLY
+)
 
 
 class ConvUnit(nn.Module):

@@ -73,7 +73,7 @@ def fidelity_figure(done: Fidelity) -> bytes:
         axis.set_major_formatter(PercentFormatter(1.0))
     axes.set_xlabel("search accuracy with inherited weights")
     axes.set_ylabel("search accuracy trained alone")
-    shown = [("tau", done.tau), ("ceiling", done.ceiling)]
+    shown = [("tau", done.tau), ("one seed with another", done.ceiling)]
     figures = ", ".join(f"{name} {value:.2f}" for name, value in shown if value is not None)
     axes.set_title(f"Study {done.study}: {len(done.live)} live networks" + (f", {figures}" if figures else ""))
     axes.grid(alpha=0.3, which="major")

@@ -19,7 +19,17 @@ from spikesearch.scoring.calibration import calibration_images
 from spikesearch.scoring.plain import calibrate_network, score_network
 from spikesearch.study import prepare, provenance
 from spikesearch.study.fidelity_networks import Candidate, NetworkList, digest, fixed_neurons, read_kept
-from spikesearch.study.fidelity_stats import CONFIDENCE, MIN_MEMBERS, RESAMPLES, Comparison, compare, quantile_bins
+from spikesearch.study.fidelity_stats import (
+    CONFIDENCE,
+    MIN_MEMBERS,
+    RESAMPLES,
+    Comparison,
+    Estimate,
+    Retest,
+    compare,
+    quantile_bins,
+    retest,
+)
 from spikesearch.study.store import expect_study
 from spikesearch.train.checkpoint import CheckpointFolder
 from spikesearch.train.retrain import applicable_recipe, fresh_network, train_network
@@ -113,8 +123,7 @@ class Fidelity:
         """Agreement of rankings with the accuracies of the first seed's trainings, among groups of live networks.
 
         ``all``; ``top_half``, those at or above the median accuracy; ``energy_bins``, where only pairs of one of three
-        bins count; ``fixed_neurons``; and ``two_seeds``, where the accuracies of the second seed are one more ranking:
-        the ceiling.
+        bins count; ``fixed_neurons``; and ``two_seeds``, where the accuracies of the second seed are one more ranking.
         """
         live = self.live
         truth = np.array([_accuracy(network.alone[0]) for network in live])
@@ -133,15 +142,27 @@ class Fidelity:
         """Kendall's tau-b of inherited against stand-alone accuracy over all live networks."""
         return self.groups["all"].rankings["inherited"].tau.value
 
-    @property
-    def ceiling(self) -> float | None:
-        """Kendall's tau-b of one seed's trainings against another's; no ranking can be expected to agree better."""
-        return self.groups["two_seeds"].rankings["second_seed"].tau.value
+    @cached_property
+    def retest(self) -> Retest:
+        """Agreement with the accuracies of either seed, and of these with each other, where there are two."""
+        twice = [network for network in self.live if network.twice]
+        return retest(
+            np.array([network.inherited.accuracy for network in twice]),
+            *(np.array([_accuracy(network.alone[seed]) for network in twice]) for seed in (0, 1)),
+        )
 
     @property
-    def share_of_ceiling(self) -> float | None:
-        """``tau`` over ``ceiling``."""
-        return self.tau / self.ceiling if self.tau is not None and self.ceiling else None
+    def ceiling(self) -> float | None:
+        """Kendall's tau-b of one seed's trainings with another's: what one more training tells, and no bound.
+
+        See :class:`~spikesearch.study.fidelity_stats.Retest`.
+        """
+        return self.retest.ceiling.value
+
+    @property
+    def share_of_ceiling(self) -> Estimate:
+        """Kendall's tau-b of inherited accuracy over ``ceiling``, both among the networks with two seeds."""
+        return self.retest.share
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
@@ -155,7 +176,8 @@ class Fidelity:
             "dead": self.dead,
             "tau": self.tau,
             "ceiling": self.ceiling,
-            "share_of_ceiling": self.share_of_ceiling,
+            "tau_two_seeds": asdict(self.retest.tau),
+            "share_of_ceiling": asdict(self.share_of_ceiling),
             "confidence": CONFIDENCE,
             "resamples": RESAMPLES,
             "groups": {name: asdict(group) for name, group in self.groups.items()},

@@ -22,13 +22,20 @@ class Estimate:
 
     Args:
         value: Of the items themselves.
-        low: Lower end of the 95 % percentile interval.
-        high: Upper end.
+        low: Lower end of the 95 % percentile interval; ``None`` beside a value where it has none.
+        high: Upper end, likewise.
     """
 
     value: float | None
     low: float | None
     high: float | None
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return "-"
+        low = "-inf" if self.low is None else f"{self.low:.3f}"
+        high = "inf" if self.high is None else f"{self.high:.3f}"
+        return f"{self.value:.3f} [{low} {high}]"
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,26 @@ class Comparison:
     lead: dict[str, Agreement]
 
 
+@dataclass(frozen=True)
+class Retest:
+    """How well a ranking agrees with two measurements of one truth, and they with each other; Kendall's tau-b.
+
+    The ceiling is what one more measurement tells of the ranking. It is no bound: both measurements have noise, and a
+    ranking without any agrees better with each of them. If truth and noise are normal, its correlation with a
+    measurement is the square root of that of the two, so that a ceiling of 0.52 allows it a tau of 0.65.
+
+    Args:
+        tau: Of the ranking with the one and the other measurement, the mean.
+        ceiling: Of one measurement with the other.
+        share: ``tau`` over ``ceiling``; not defined where that is not above 0. The interval has no upper end where
+            that is so in too many resamples.
+    """
+
+    tau: Estimate
+    ceiling: Estimate
+    share: Estimate
+
+
 def compare(
     rankings: Mapping[str, np.ndarray], truth: np.ndarray, *, bins: np.ndarray | None = None, seed: int = 0
 ) -> Comparison:
@@ -83,6 +110,22 @@ def compare(
             if name != first
         },
     )
+
+
+def retest(scores: np.ndarray, first: np.ndarray, second: np.ndarray, *, seed: int = 0) -> Retest:
+    """Compare a ranking with two measurements of the truth; everything is taken on the same resamples of the items.
+
+    Args:
+        scores: The ranking, shape ``[n]``; larger means better.
+        first: One measurement, shape ``[n]``; larger is better.
+        second: The other.
+        seed: Of the resamples.
+    """
+    n = len(scores)
+    counts = resample(n, seed=seed)
+    tau = (correlations(scores, first, counts)[0] + correlations(scores, second, counts)[0]) / 2
+    ceiling = correlations(second, first, counts)[0]
+    return Retest(_estimate(n, tau), _estimate(n, ceiling), _quotient(n, tau, ceiling))
 
 
 def correlations(
@@ -157,3 +200,16 @@ def _estimate(n: int, values: np.ndarray) -> Estimate:
         return Estimate(None, None, None)
     low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Estimate(float(values[0]), float(low), float(high))
+
+
+def _quotient(n: int, over: np.ndarray, under: np.ndarray) -> Estimate:
+    # The interval is that of the angle: in its order, resamples with ``under`` at or below 0 lie beyond every quotient,
+    # while the quotient itself would come back from the other side.
+    if not under[0] > 0:
+        return Estimate(None, None, None)
+    angle = _estimate(n, np.arctan2(over, under))
+    return Estimate(*(_tangent(each) for each in (angle.value, angle.low, angle.high)))
+
+
+def _tangent(angle: float | None) -> float | None:
+    return None if angle is None or abs(angle) >= np.pi / 2 else float(np.tan(angle))

@@ -25,7 +25,16 @@ from spikesearch.study import prepare, provenance
 from spikesearch.study.owner import new_identity
 from spikesearch.study.resolve import resolve
 from spikesearch.study.results import find_trial
-from spikesearch.study.store import Store, check_name, find_study, load_study, open_store, run_folder, study_exists
+from spikesearch.study.store import (
+    Store,
+    check_name,
+    find_study,
+    load_study,
+    open_store,
+    quietly,
+    run_folder,
+    study_exists,
+)
 
 if TYPE_CHECKING:
     from spikesearch.data import DataBundle
@@ -124,7 +133,8 @@ class RecipeStudy:
         """Return the network that every trial begins with.
 
         Raises:
-            StudyError: If the weights are to be inherited from a supernet that is not there.
+            StudyError: If the weights are to be inherited from a supernet that is not there, or that was trained on
+                other data: these may hold images of the search split that recipes are judged on.
         """
         from spikesearch.train.retrain import fresh_network
 
@@ -133,7 +143,34 @@ class RecipeStudy:
         search = find_study(store, self.search)
         folder = run_folder(store.url, self.search, None, search.user_attrs.get(provenance.RUN_DIR))
         supernet = prepare.open_supernet(search, folder, device)
+        with store.locked(self.search):
+            provenance.set_once(
+                search,
+                provenance.DATA_FINGERPRINT,
+                data.fingerprint,
+                "weights of its supernet may have been trained on images that recipes would be judged on. Restore the "
+                "data, or train from scratch (--from scratch).",
+            )
         return prepare.make_scorer(self.config, supernet, data, device).extract(self.architecture)
+
+    def check_origin(self, study: optuna.Study, store: Store, data: DataBundle) -> None:
+        """Record with a recipe study what its trials begin with and learn from, or verify it.
+
+        The caller holds the study's lock and has got the network of :meth:`start`.
+
+        Raises:
+            StudyError: If the study was made with other data or another supernet.
+        """
+        prepare.check_data(study, data)
+        if self.source == "inherited":
+            provenance.set_once(
+                study,
+                provenance.SUPERNET_HASH,
+                find_study(store, self.search).user_attrs[provenance.SUPERNET_HASH],
+                f"the study {self.search!r} has another supernet now, and recipes with other weights to begin with "
+                "would not be comparable. Restore that study and its files, or give --study-name to start another "
+                "study of recipes.",
+            )
 
 
 def create_recipe_study(
@@ -197,6 +234,7 @@ def _create(store: Store, name: str, about: RecipeStudy, data: DataBundle, load_
                 stored = RecipeStudy.of(study)
                 if stored.to_dict() != replace(about, keys=stored.keys).to_dict():  # an older one searches fewer keys
                     raise StudyError(f"The study {name!r} is about something else; choose another --study-name.")
+                about.check_origin(study, store, data)
                 return study
         else:
             study = optuna.create_study(
@@ -205,8 +243,8 @@ def _create(store: Store, name: str, about: RecipeStudy, data: DataBundle, load_
                 direction="maximize",
                 sampler=optuna.samplers.RandomSampler(seed=0),
             )
-        prepare.check_data(study, data)
-        study.set_metric_names(["accuracy"])
+        about.check_origin(study, store, data)
+        quietly(study.set_metric_names, ["accuracy"])
         study.set_user_attr(provenance.IDENTITY, new_identity())
         study.set_user_attr(provenance.VERSIONS, provenance.package_versions())
         if not study.get_trials(deepcopy=False):

@@ -81,8 +81,9 @@ def run_recipe_study(
     folder = run_folder(store.url, name, run_dir, study.user_attrs.get(provenance.RUN_DIR))
     prepare.check_folder(folder)
     data = prepare.load_data_of(about.config, download=download)
+    net = about.start(store, data, device)
     with store.locked(name):
-        prepare.check_data(study, data)
+        about.check_origin(study, store, data)
         if store.url is not None:  # a study in memory cannot come back for its files
             claim(folder, study)
     provenance.verify_versions(study)
@@ -90,7 +91,6 @@ def run_recipe_study(
         min_resource=1, max_resource=about.config.train.epochs, reduction_factor=REDUCTION
     )
     images = calibration_images(data, about.config.scoring).to(device)
-    net = about.start(store, data, device)
     deadline = None if timeout is None else time.monotonic() + timeout
     run = uuid.uuid4().hex[:12]
     search = _Search(store, study, about, data, net, images, folder, device, progress, run)

@@ -121,7 +121,8 @@ def retrain_subnet(
         progress: Whether to show progress on stderr.
 
     Raises:
-        StudyError: If there is no such trial, ``epochs`` is below 1, or the training diverges.
+        StudyError: If there is no such trial, or ``epochs`` is below 1.
+        TrainingError: If the training diverges.
         StudyNotFoundError: If the study is deleted meanwhile.
         ExportError: If ``output`` holds something else.
         StorageError: If ``output`` cannot be written.

@@ -146,7 +146,8 @@ def run_study(
         n_trials: COMPLETE trials to add, shared by the workers of this call; by default as many as are missing from the
             study file's ``search.n_trials``.
         timeout: Seconds of search after which no trial is started; training does not count.
-        workers: Processes; on the CPU at most one per core.
+        workers: Processes; on the CPU at most one per core. They divide the threads among themselves that torch uses
+            here (``torch.set_num_threads``).
         run_dir: Folder of the study's files; by default ``runs/<study>`` beside the SQLite file.
         device: Where to train and score.
         download: Whether missing data may be fetched, where spikesearch knows how; the study does not remember it.
@@ -181,7 +182,9 @@ def run_study(
     gone = expect_study(store, study.study_name)
     with gone, running_here(run), search_progress(total, best, visible=progress) as bar:
         if workers > 1 and store.url is not None:
-            threads = max(1, prepare.available_cores() // workers)
+            import torch  # takes seconds, and has been imported by now
+
+            threads = max(1, torch.get_num_threads() // workers)
             job = Job(store.url, study.study_name, session.folder, device, threads, budget)
             outcome = run_workers(job, workers, bar)
         else:

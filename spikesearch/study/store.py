@@ -135,7 +135,7 @@ def create_study(
                 if provenance.stored_config(study) != config:  # only what is free to change
                     study.set_user_attr(provenance.STUDY_FILE, config.to_dict())
         else:
-            _quietly(
+            quietly(
                 optuna.create_study,
                 storage=store.storage,
                 study_name=name,
@@ -309,6 +309,13 @@ def check_name(name: str) -> str:
     return name
 
 
+def quietly(function: Any, *args: Any, **kwargs: Any) -> Any:
+    """Call something of Optuna's, without its warning that this is experimental."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return function(*args, **kwargs)
+
+
 def _complete_setup(study: optuna.Study, config: StudyConfig) -> None:
     """Write what a new study must hold; also after a crash anywhere in the middle of it.
 
@@ -321,7 +328,7 @@ def _complete_setup(study: optuna.Study, config: StudyConfig) -> None:
             "choose another --study-name."
         )
     if provenance.STUDY_FILE not in study.user_attrs:
-        _quietly(study.set_metric_names, list(provenance.METRIC_NAMES))
+        quietly(study.set_metric_names, list(provenance.METRIC_NAMES))
         described = {provenance.IDENTITY: new_identity(), **provenance.describe(config)}
         for key in sorted(described, key=lambda key: key == provenance.STUDY_FILE):
             study.set_user_attr(key, described[key])
@@ -340,19 +347,13 @@ def _complete_setup(study: optuna.Study, config: StudyConfig) -> None:
 
 def _bare(store: Store, name: str) -> optuna.Study:
     # Optuna would choose a sampler of its own; the random one costs nothing and is replaced before it is used.
-    return _quietly(
+    return quietly(
         optuna.load_study, study_name=name, storage=store.storage, sampler=optuna.samplers.RandomSampler(seed=0)
     )
 
 
 def _backend(storage: BaseStorage) -> Any:
     return getattr(storage, "_backend", storage)
-
-
-def _quietly(function: Any, *args: Any, **kwargs: Any) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return function(*args, **kwargs)
 
 
 def _training_locks(folder: Path | None) -> list[str]:

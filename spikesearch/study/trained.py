@@ -174,6 +174,7 @@ def supernet_info(
         StudyError: If it is not trained.
         CheckpointError: If its file is corrupt.
     """
+    from spikesearch.nn import count_parameters
     from spikesearch.train import supernet_facts
 
     store = open_store(storage, create=False)
@@ -185,7 +186,7 @@ def supernet_info(
     last = facts["history"][-1] if facts.get("history") else {}
     return {
         "architectures": config.space.search_space().size,
-        "parameters": sum(parameter.numel() for parameter in supernet.parameters()),
+        "parameters": count_parameters(supernet),
         "hash": study.user_attrs[provenance.SUPERNET_HASH],
         "file": str(folder / "supernet.safetensors"),
         "epochs": config.train.epochs,

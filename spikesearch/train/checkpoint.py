@@ -58,8 +58,13 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     atomic_write_bytes(path, _serialise(tensors))
 
 
-def load_tensors(path: Path) -> dict[str, Tensor]:
+def load_tensors(path: Path, *, if_missing: str | None = None, if_corrupt: str | None = None) -> dict[str, Tensor]:
     """Read a safetensors file.
+
+    Args:
+        path: The file.
+        if_missing: What to do then, for the message; by default what helps with a checkpoint.
+        if_corrupt: Likewise.
 
     Raises:
         CheckpointError: If it is missing or not a whole safetensors file.
@@ -67,9 +72,9 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load(path.read_bytes())
     except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing; {_remedy(path)}") from None
+        raise CheckpointError(f"{path} is missing; {if_missing or _remedy(path)}") from None
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is corrupt ({error}); {_remedy(path)}") from None
+        raise CheckpointError(f"{path} is corrupt ({error}); {if_corrupt or _remedy(path)}") from None
 
 
 def load_facts(path: Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -79,7 +78,7 @@ def train_network(
     """
     identity = {
         "architecture": net.arch.to_dict(),
-        **_settings(net),
+        **net.settings,
         "data": data.fingerprint,
         "start": weights_hash(net),
     }
@@ -133,7 +132,7 @@ def fresh_network(like: Spikformer, seed: int) -> Spikformer:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Spikformer(like.arch, **_settings(like))
+        return Spikformer(like.arch, **like.settings)
 
 
 def plain_copy(net: Spikformer, trained: nn.Module) -> Spikformer:
@@ -146,9 +145,3 @@ def plain_copy(net: Spikformer, trained: nn.Module) -> Spikformer:
 def applicable_recipe(config: TrainConfig) -> Mapping[str, Any]:
     """Return the keys of a recipe that decide the weights of one network and differ from their default."""
     return config.model_dump(mode="json", exclude_defaults=True, exclude={*SUPERNET_KEYS, *FREE_KEYS})
-
-
-def _settings(net: Spikformer) -> dict[str, Any]:
-    # every keyword-only argument of a Spikformer is kept as an attribute of the same name
-    parameters = inspect.signature(Spikformer).parameters.values()
-    return {each.name: getattr(net, each.name) for each in parameters if each.kind is each.KEYWORD_ONLY}

@@ -29,6 +29,7 @@ def test_every_format_of_one_measurement(finished: Path, cli: Callable[..., Resu
     table = cli(*COMMAND).out
     assert table.startswith("Study tiny: 4 networks trained alone for 1 epochs, in ")
     assert "another seed (the ceiling)" in table
+    assert ("a perfect ranking could exceed it" in table) == (found["ceiling"] is not None)
     assert f"{found['dead']['either']} dead" in table
     assert (finished / "runs/tiny/fidelity/scatter.png").exists()
     assert cli("study", "delete", "tiny", "--yes").status == 0

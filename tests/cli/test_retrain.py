@@ -6,10 +6,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+import torch
 import yaml
 
+from spikesearch.study.prepare import available_cores
 from spikesearch.study.recipe import describe_recipes
 from spikesearch.study.store import find_study, open_store
+from spikesearch.train.loop import Trainer
 from tests.commands import Result
 from tests.study.helpers import tiny_config
 
@@ -34,12 +38,18 @@ def test_retrain_once_in_every_format(finished: Path, cli: Callable[..., Result]
     assert "`epochs` must be at least 1" in cli("subnet", "retrain", "tiny", "--epochs", 0).complaint
 
 
-def test_a_study_of_recipes(cli: Callable[..., Result], tmp_path: Path) -> None:
+def test_a_study_of_recipes(cli: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(CONFIG.to_dict()))
     (tmp_path / "arch.json").write_text(json.dumps(CONFIG.space.search_space().smallest.to_dict()))
     create = ("study", "create", "tiny.yaml", "--kind", "recipe", "--arch", "arch.json", "--from", "scratch")
     assert cli(*create).out == "tiny-recipe\n"
-    shown = cli("study", "run", "tiny-recipe", "--n-trials", 1, "-f", "json").json()
+    threads, one_epoch = [], Trainer._epoch
+    monkeypatch.setattr(Trainer, "_epoch", lambda *args: threads.append(torch.get_num_threads()) or one_epoch(*args))
+    try:
+        shown = cli("study", "run", "tiny-recipe", "--n-trials", 1, "--threads", 2, "-f", "json").json()
+    finally:
+        torch.set_num_threads(1)
+    assert set(threads) == {2}
     assert shown["best"] == 0
     study = find_study(open_store("sqlite:///spikesearch.db"), "tiny-recipe")
     assert shown["trials"][0]["accuracy"] == study.trials[0].value
@@ -47,6 +57,7 @@ def test_a_study_of_recipes(cli: Callable[..., Result], tmp_path: Path) -> None:
     assert cli("study", "show", "tiny-recipe", "-f", "value").out == "0\n"
     assert "weight_decay" in cli("study", "show", "tiny-recipe").out
     assert shown == json.loads(json.dumps(describe_recipes(study, shown["storage"])))
-    assert "one worker per command" in cli("study", "run", "tiny-recipe", "--workers", 2).complaint
+    complaint = cli("study", "run", "tiny-recipe", "--workers", max(2, available_cores())).complaint
+    assert "start the command several times, each with --threads 1." in complaint
     assert "--kind recipe only" in cli("study", "create", "tiny.yaml", "--trial", 1).complaint
     assert "one of recipes" in cli("study", "best", "tiny-recipe").complaint

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import optuna
 import pytest
+import torch
 
-from spikesearch.study import load_study, run_study
+from spikesearch.study import load_study, prepare, run_study, runner
 from spikesearch.study.store import open_store
+from spikesearch.study.workers import Job
 from tests.cli.conftest import command, environment
 from tests.commands import Result
 from tests.study.helpers import TINY, check_study, space_of, tiny_config
@@ -82,6 +84,23 @@ def test_further_trials_by_two_workers(finished: Path, program: Callable[..., Re
     assert [int(line) for line in result.out.split()] == [
         trial.number for trial in sorted(study.best_trials, key=lambda trial: trial.values[1])
     ]
+
+
+def test_threads_are_divided_among_workers(
+    finished: Path, cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs: list[tuple[Job, int]] = []
+    monkeypatch.setattr(prepare, "available_cores", lambda: 8)
+    monkeypatch.setattr(runner, "run_workers", lambda job, count, on_trial: jobs.append((job, count)) or "done")
+    before = torch.get_num_threads()
+    try:
+        assert cli("study", "run", "tiny", "--n-trials", 4, "--threads", 4, "--workers", 2).status == 0
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+    ((job, count),) = jobs
+    assert (job.threads, count) == (2, 2)
+    assert "--threads" in cli("study", "run", "tiny", "--threads", 0).complaint
 
 
 def test_two_runs_at_once_share_training_and_trials(tmp_path: Path, tiny_file: Path, undisturbed: Path) -> None:

@@ -6,7 +6,7 @@ import io
 import itertools
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -156,7 +156,7 @@ def test_a_training_that_diverges_counts_as_dead(study: Path) -> None:
     done = measure(replace(trained, config=trained.config.model_copy(update={"train": recipe})))
     assert all(network.alone == (None,) for network in done.networks)
     assert done.dead["alone"] == done.dead["either"] == 4
-    assert (done.tau, done.ceiling, done.share_of_ceiling, done.live) == (None, None, None, ())
+    assert (done.tau, done.ceiling, done.share_of_ceiling.value, done.live) == (None, None, None, ())
     assert json.loads(json.dumps(done.to_dict(), allow_nan=False))["live"] == 0
 
 
@@ -251,7 +251,16 @@ def test_every_group_compares_what_it_says(mixed: Fidelity) -> None:
             assert agreement.tau.low < agreement.tau.value < agreement.tau.high
     whole = mixed.groups["all"]
     assert mixed.tau == whole.rankings["inherited"].tau.value
-    assert mixed.share_of_ceiling == mixed.tau / mixed.groups["two_seeds"].rankings["second_seed"].tau.value
+    inherited, *seeds = (
+        [score_of(network).accuracy for network in groups["two_seeds"]]
+        for score_of in (lambda each: each.inherited, lambda each: each.alone[0], lambda each: each.alone[1])
+    )
+    tau = np.mean([kendalltau(inherited, seed).statistic for seed in seeds])
+    assert mixed.ceiling == pytest.approx(kendalltau(*seeds).statistic)
+    assert mixed.share_of_ceiling.value == pytest.approx(tau / mixed.ceiling)
+    shown = mixed.to_dict()
+    assert shown["tau_two_seeds"]["value"] == pytest.approx(tau)
+    assert shown["share_of_ceiling"] == asdict(mixed.share_of_ceiling)
     for cost in ("energy", "params"):
         difference = mixed.tau - whole.rankings[cost].tau.value
         assert whole.lead[cost].tau.value == pytest.approx(difference)

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import kendalltau, pearsonr, rankdata, spearmanr
 
 from spikesearch.study import fidelity_stats
-from spikesearch.study.fidelity_stats import Estimate, compare, correlations, quantile_bins, resample
+from spikesearch.study.fidelity_stats import Estimate, compare, correlations, quantile_bins, resample, retest
 
 NOTHING = Estimate(None, None, None)
 
@@ -121,6 +121,49 @@ def test_a_constant_ranking_gives_no_figure() -> None:
     found = compare({"a": values, "constant": np.ones(6)}, values)
     assert found.rankings["constant"].tau == found.lead["constant"].spearman == NOTHING
     assert found.rankings["a"].tau == Estimate(1, 1, 1)
+
+
+def test_a_perfect_ranking_exceeds_the_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of normal truth and noise of equal size, measurements correlate with 1/2, the truth with each with its root."""
+    monkeypatch.setattr(fidelity_stats, "RESAMPLES", 50)
+    truth, *noise = np.random.default_rng(0).standard_normal((3, 1500))
+    found = retest(truth, *(truth + each for each in noise))
+    ceiling, perfect = (2 / np.pi * np.arcsin(r) for r in (0.5, np.sqrt(0.5)))  # 1/3 and 1/2
+    assert found.ceiling.value == pytest.approx(ceiling, abs=0.03)
+    assert found.tau.value == pytest.approx(perfect, abs=0.03)
+    assert found.share.value == pytest.approx(perfect / ceiling, abs=0.1)
+    assert 1 < found.share.low < found.share.value < found.share.high
+
+
+def test_the_share_of_the_ceiling_is_paired(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fidelity_stats, "RESAMPLES", 201)  # the percentiles are resamples, not something between two
+    monkeypatch.setattr(fidelity_stats, "CONFIDENCE", 0.9)
+    (scores, first), (_, second) = data(30, seed=1), data(30, seed=1)
+    second = second + np.random.default_rng(2).integers(-2, 3, 30)
+    found = retest(scores, first, second, seed=5)
+    taus = []
+    for row in resample(30, seed=5).astype(int):
+        x, one, two = (np.repeat(values, row) for values in (scores, first, second))
+        pairs = ((x, one), (x, two), (one, two))
+        taus.append([kendalltau(*pair).statistic for pair in pairs])
+    a, b, ceiling = np.array(taus).T
+    for estimate, values in ((found.tau, (a + b) / 2), (found.ceiling, ceiling), (found.share, (a + b) / 2 / ceiling)):
+        expected = [values[0], *np.percentile(values[1:], [5, 95])]
+        assert [estimate.value, estimate.low, estimate.high] == pytest.approx(expected)
+
+
+def test_a_share_of_nothing_is_not_defined_and_of_next_to_nothing_unbounded() -> None:
+    first = np.arange(10.0)
+    unlike = retest(first, first, -first)
+    assert unlike.share == NOTHING
+    assert unlike.ceiling.value == -1
+    weak = first[[5, 2, 8, 0, 1, 6, 9, 3, 7, 4]]
+    found = retest(first, first, weak)
+    assert found.ceiling.low < 0 < found.ceiling.value
+    assert found.share.value == pytest.approx(found.tau.value / found.ceiling.value)
+    assert 0 < found.share.low < found.share.value, "resamples of a negative ceiling lie above, not below"
+    assert found.share.high is None
+    assert str(found.share).endswith(" inf]")
 
 
 def test_bins_are_of_one_size_and_in_order() -> None:

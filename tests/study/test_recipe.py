@@ -9,9 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
+from PIL import Image
 
 from spikesearch.errors import CheckpointError, SpaceError, StudyError, StudyNotFoundError
 from spikesearch.space import Architecture
@@ -25,6 +27,7 @@ from spikesearch.study.recipe import (
 )
 from spikesearch.study.recipe_run import run_recipe_study
 from spikesearch.study.retrain import retrain_subnet
+from spikesearch.study.runner import open_session
 from spikesearch.study.store import delete_study, find_study, list_studies, open_store, summary
 from spikesearch.study.trained import open_trained
 from spikesearch.train.loop import Trainer
@@ -54,6 +57,11 @@ def curves(study: optuna.Study) -> dict[tuple[tuple[str, Any], ...], dict[int, f
     """What was reported, by recipe, of the trials that ended."""
     ended = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
     return {tuple(sorted(trial.params.items())): trial.intermediate_values for trial in ended}
+
+
+@pytest.mark.filterwarnings("error::optuna.exceptions.ExperimentalWarning")
+def test_nothing_of_optunas_warns(url: str) -> None:
+    create_recipe_study(CONFIG, storage=url, **SCRATCH)
 
 
 def test_the_first_trial_is_the_study_files_recipe(study: optuna.Study, url: str) -> None:
@@ -233,6 +241,53 @@ def test_kill_9_and_the_same_command_again(tmp_path: Path, url: str, monkeypatch
     first, second = again(url).trials
     assert (first.state, second.state) == (TrialState.FAIL, TrialState.COMPLETE)
     assert list(second.intermediate_values) == list(range(1, 16))
+
+
+def draw_images(folder: Path, numbers: range) -> None:
+    """Add noise of two classes to a folder."""
+    for label in ("a", "b"):
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        for number in numbers:
+            pixels = np.random.default_rng([number, ord(label)]).integers(0, 256, (8, 8), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / label / f"{number}.png")
+
+
+def test_weights_that_may_have_seen_the_search_images_are_not_inherited(tmp_path: Path, url: str) -> None:
+    """Other data are divided anew, so that images to judge recipes on would have trained the supernet."""
+    draw_images(tmp_path / "images", range(20))
+    data = {"kind": "image-folder", "path": str(tmp_path / "images"), "image_size": 8, "color": "grey", "augment": None}
+    config = tiny_config(data=data, train__epochs=1)
+    open_session(config, storage=url).train(progress=False)
+    arch = SCRATCH["arch"]
+    create_recipe_study(config, storage=url, arch=arch)
+    supernet = load_study("tiny", storage=url).user_attrs["supernet_hash"]
+    assert again(url).user_attrs["supernet_hash"] == supernet
+
+    draw_images(tmp_path / "images", range(20, 23))
+    with pytest.raises(StudyError, match=r"'tiny' was made with `data_fingerprint`.*--from scratch"):
+        create_recipe_study(config, storage=url, arch=arch, study_name="leak")
+    assert [study.study_name for study in list_studies(url)] == ["tiny", "tiny-recipe"]
+    with pytest.raises(StudyError, match="data_fingerprint"):
+        run_recipe_study("tiny-recipe", storage=url, progress=False)
+    scratch = create_recipe_study(config, storage=url, arch=arch, source="scratch", study_name="fresh")
+    assert "supernet_hash" not in scratch.user_attrs
+
+
+def test_all_trials_begin_with_one_supernet(url: str) -> None:
+    open_session(CONFIG, storage=url).train(progress=False)
+    inherited = {"arch": SCRATCH["arch"], "load_if_exists": True}
+    study = create_recipe_study(CONFIG, storage=url, **inherited)
+    study.set_user_attr("supernet_hash", None)  # as 0.1.0 left it
+    run_recipe_study("tiny-recipe", storage=url, n_trials=1, progress=False)
+    assert study.user_attrs["supernet_hash"] == load_study("tiny", storage=url).user_attrs["supernet_hash"]
+    delete_study("tiny", storage=url)
+    other = CONFIG.model_copy(update={"train": CONFIG.train.model_copy(update={"lr": 0.02})})
+    open_session(other, storage=url).train(progress=False)
+    with pytest.raises(StudyError, match="the study 'tiny' has another supernet now"):
+        run_recipe_study("tiny-recipe", storage=url, progress=False)
+    with pytest.raises(StudyError, match="the study 'tiny' has another supernet now"):
+        create_recipe_study(CONFIG, storage=url, **inherited)
+    assert len(again(url).trials) == 1
 
 
 def test_what_exists_and_what_is_something_else(study: optuna.Study, url: str) -> None:
