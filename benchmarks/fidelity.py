@@ -6,7 +6,8 @@
 Trains the supernet of a study and then architectures alone until 30 of them are alive, ten with a second seed. With
 ``--folder`` everything is kept there, and the same command goes on after an interruption. Only the search split is
 looked at. Intervals are 95 % bootstrap intervals over the architectures; the supernet is one. The ceiling, how well one
-seed's accuracies agree with another's, is what one more training would tell; a perfect ranking could exceed it.
+seed's accuracies agree with another's, is what one more training would tell; a perfect ranking could exceed it. Scores
+in bfloat16 (``scoring.precision``) are compared with those in float32 and with training alone.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 from harness import Report, parser, study_file
 
 from spikesearch.config import StudyConfig
+from spikesearch.scoring import Scorer
 from spikesearch.study.fidelity import TWICE, Fidelity, measure_fidelity
+from spikesearch.study.fidelity_stats import Agreement, compare
 from spikesearch.study.runner import open_session
-from spikesearch.study.trained import open_trained
+from spikesearch.study.trained import Trained, open_trained
 
 LIVE = 30
 PICTURE = "scatter.png"
@@ -43,16 +47,20 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         folder = args.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="spikesearch-fidelity-")))
         folder.mkdir(parents=True, exist_ok=True)
-        done = measure(config, folder, wanted, args.device)
+        trained, done = measure(config, folder, wanted, args.device)
+        precision = half_precision(trained, done)
         if args.json is not None and (done.folder / PICTURE).exists():
             args.json.parent.mkdir(parents=True, exist_ok=True)
             args.json.with_suffix(".png").write_bytes((done.folder / PICTURE).read_bytes())
     claims(report, done, wanted)
+    for claim, agreement in precision.items():
+        report.claim(f"{claim}: tau", str(agreement.tau))
+        report.claim(f"{claim}: Spearman", str(agreement.spearman))
     report.details = done.to_dict()
     report.write(args.json)
 
 
-def measure(config: StudyConfig, folder: Path, wanted: int, device: str) -> Fidelity:
+def measure(config: StudyConfig, folder: Path, wanted: int, device: str) -> tuple[Trained, Fidelity]:
     storage = f"sqlite:///{folder.resolve() / 'spikesearch.db'}"
     began = time.perf_counter()
     open_session(config, storage=storage, device=device).train(progress=False)
@@ -63,8 +71,23 @@ def measure(config: StudyConfig, folder: Path, wanted: int, device: str) -> Fide
         done = measure_fidelity(trained, n=n, progress=False)
         print(f"{n} networks, {len(done.live)} live: {time.perf_counter() - began:.0f} s", flush=True)
         if len(done.live) >= wanted or n >= 3 * wanted:  # a supernet of the dead will not come to life
-            return done
+            return trained, done
         n += wanted - len(done.live)
+
+
+def half_precision(trained: Trained, done: Fidelity) -> dict[str, Agreement]:
+    """Score the live networks with inherited weights in bfloat16; tell how well that ranks them."""
+    config = trained.config.scoring.model_copy(update={"precision": "bfloat16"})
+    scorer = Scorer(trained.scorer.supernet, trained.data, config, device=trained.scorer.device)
+    reduced = np.array([scorer.score(network.arch).accuracy for network in done.live])
+    full = np.array([network.inherited.accuracy for network in done.live])
+    alone = np.array([network.alone[0].accuracy for network in done.live])
+    against_alone = compare({"float32": full, "bfloat16": reduced}, alone)
+    return {
+        "bfloat16 with float32, inherited": compare({"bfloat16": reduced}, full).rankings["bfloat16"],
+        "inherited in bfloat16 with alone": against_alone.rankings["bfloat16"],
+        "the same in float32 minus bfloat16": against_alone.lead["bfloat16"],
+    }
 
 
 def claims(report: Report, done: Fidelity, wanted: int) -> None:
