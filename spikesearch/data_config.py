@@ -184,7 +184,8 @@ class ImageFolderData(_ImageData):
         image_size: Height and width after resizing (shorter side) and centre crop; ``None`` takes the images' own size,
             which must then be square and one for all.
         color: ``auto`` infers it and refuses a mixture; ``rgb`` and ``grey`` convert.
-        skip_unreadable: Leave out images that cannot be read (they are reported) instead of stopping.
+        skip_unreadable: Leave out images that cannot be read or have more than 8 bits per value (they are reported)
+            instead of stopping.
         memory_mb: Images above this size in all stay on disk and are decoded on demand. The data's fingerprint is then
             taken from the files' names and sizes, not from their pixels.
     """

@@ -17,9 +17,9 @@ from spikesearch.data.bundle import Source
 from spikesearch.data.cifar import load_cifar
 from spikesearch.data.events import class_names, find_recordings, infer_sensor
 from spikesearch.data.idx import find_idx, load_idx
-from spikesearch.data.images import GREY_MODES, ImageFiles, inspect
+from spikesearch.data.images import ImageFiles, inspect
 from spikesearch.data.splits import split_indices
-from spikesearch.data_config import IdxData, ImageFolderData, SplitConfig, TorchvisionData
+from spikesearch.data_config import IdxData, SplitConfig, TorchvisionData
 from spikesearch.errors import ConfigError, DataError, DataNotFoundError
 from spikesearch.io import atomic_write_text, user_path
 
@@ -136,14 +136,11 @@ def _infer_events(folder: Path) -> Facts:
 def _infer_images(folder: Path) -> Facts:
     files = ImageFiles(folder)
     everything = len(files.files)
-    seen = inspect(files, ImageFolderData(kind="image-folder", path=str(folder), skip_unreadable=True))
-    if seen is None or not files.files:
-        raise DataError(f"{folder} holds no image that can be read.")
-    grey = [mode in GREY_MODES for mode in seen.modes]
-    color = "grey" if all(grey) else "rgb"
-    sizes = sorted(seen.sizes)
+    seen = inspect(files, skip_unreadable=True)
+    color = "grey" if all(seen.grey) else "rgb"
+    sizes = sorted(set(seen.sizes))
     same = len(sizes) == 1 and sizes[0][0] == sizes[0][1]
-    typical = int(median(min(size) for size in sizes))
+    typical = int(median(min(size) for size in seen.sizes))
     size = typical if same and typical <= LARGEST_SIZE else _nearest(min(typical, LARGEST_SIZE))
     found = f"{sizes[0][0]}x{sizes[0][1]}" if len(sizes) == 1 else f"{min(sizes)[0]} to {max(sizes)[0]} pixels wide"
     keys: tuple[tuple[str, Any, str], ...] = (
@@ -151,12 +148,12 @@ def _infer_images(folder: Path) -> Facts:
         (
             "color",
             color,
-            "grey and colour are mixed: all become colour" if len(set(grey)) > 1 else "or: rgb, grey, auto",
+            "grey and colour are mixed: all become colour" if len(set(seen.grey)) > 1 else "or: rgb, grey, auto",
         ),
     )
     if len(files.files) < everything:
         broken = everything - len(files.files)
-        keys += (("skip_unreadable", True, f"{broken} of {everything} images cannot be read and are left out"),)
+        keys += (("skip_unreadable", True, f"{broken} of {everything} images cannot be used, see `data check`"),)
     kind = "colour" if color == "rgb" else "grey"
     comment = f"{len(files.files)} {kind} images, {len(files.class_names)} classes"
     return Facts("image-folder", keys, files.labels, files.defined_test, files.class_names, size, None, comment)

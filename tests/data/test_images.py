@@ -182,12 +182,6 @@ def test_alpha_is_dropped_and_colour_converted(tmp_path: Path) -> None:
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 
-def read_everything(lazily: ImageFolderData) -> None:
-    data = load_data(lazily, seed=0)
-    for split in (data.train, data.search, data.test):
-        split.images(range(len(split)))
-
-
 def break_image(folder: Path) -> Path:
     bad = folder / "dog" / "003.png"
     bad.write_bytes(bad.read_bytes()[:60])
@@ -216,11 +210,12 @@ def test_a_truncated_image_is_named_and_skipped_only_if_asked(tmp_path: Path) ->
         assert len(all_raw(data)) == 59
 
 
-def test_an_unreadable_image_on_disk_is_named_when_it_is_reached(tmp_path: Path) -> None:
-    break_image(fill(tmp_path))
-    lazily = config(tmp_path, memory_mb=0, image_size=12, color="rgb")
-    with pytest.raises(DataError, match=r"003.png cannot be read"):
-        read_everything(lazily)
+def test_an_unreadable_image_on_disk_is_named_before_training(tmp_path: Path) -> None:
+    fill(tmp_path / "train")
+    bad = fill(tmp_path / "test", seed=50) / "dog" / "003.png"
+    bad.write_bytes(b"not an image")
+    with pytest.raises(DataError, match=r"test/dog/003.png cannot be read"):
+        load_data(config(tmp_path, memory_mb=0, image_size=12, color="rgb"), seed=0)
 
 
 def test_a_class_with_one_image_is_named(tmp_path: Path) -> None:
@@ -266,13 +261,15 @@ def test_images_that_are_not_square_are_named(tmp_path: Path) -> None:
         load_data(config(tmp_path), seed=0)
 
 
-def test_sixteen_bit_images_are_refused(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        for i in range(3):
-            Image.fromarray(np.full((8, 8), 300, np.uint16)).save(tmp_path / name / f"{i}.png")
-    with pytest.raises(DataError, match=r"0\.png has pixels of mode 'I(;16)?', but 8-bit"):
-        load_data(config(tmp_path), seed=0)
+@pytest.mark.parametrize("keys", [{}, {"image_size": 12, "color": "grey"}])
+@pytest.mark.parametrize("memory_mb", [0, 100])
+def test_sixteen_bit_images_are_refused(tmp_path: Path, keys: dict[str, Any], memory_mb: int) -> None:
+    deep = fill(tmp_path, mode="L") / "dog" / "003.png"
+    Image.fromarray(np.full((12, 12), 300, np.uint16)).save(deep)
+    with pytest.raises(DataError, match=r"003\.png has pixels of mode 'I(;16)?', but 8-bit"):
+        load_data(config(tmp_path, memory_mb=memory_mb, **keys), seed=0)
+    data = load_data(config(tmp_path, memory_mb=memory_mb, skip_unreadable=True, **keys), seed=0)
+    assert [str(deep) in message for message in data.skipped] == [True]
 
 
 @pytest.mark.parametrize(

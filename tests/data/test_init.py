@@ -60,8 +60,29 @@ def test_a_mixture_becomes_colour_and_bad_images_are_skipped(tmp_path: Path) -> 
     config, data = init(folder, tmp_path / "mine.yaml")
     assert config.data.color == "rgb"
     assert config.data.skip_unreadable
-    assert "1 of 20 images cannot be read" in (tmp_path / "mine.yaml").read_text()
+    assert "1 of 20 images cannot be used" in (tmp_path / "mine.yaml").read_text()
     assert len(data.train) + len(data.search) + len(data.test) == 19
+
+
+def test_a_few_large_images_do_not_set_the_size(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "photos", [(28, 28)])
+    for i, side in enumerate((300, 400)):
+        Image.new("RGB", (side, side)).save(folder / "cat" / f"large{i}.png")
+    _, data = init(folder, tmp_path / "mine.yaml")
+    assert data.image_size == 28
+
+
+def test_sixteen_bit_images_are_left_out_or_refused(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "scans", [(16, 16)], color=False)
+    deep = Image.fromarray(np.full((16, 16), 300, np.uint16))
+    deep.save(folder / "cat" / "3.png")
+    config, data = init(folder, tmp_path / "mine.yaml")
+    assert config.data.skip_unreadable
+    assert len(data.skipped) == 1
+    for file in folder.rglob("*.png"):
+        deep.save(file)
+    with pytest.raises(DataError, match=r"holds no image that can be used: .*0.png has pixels of mode 'I(;16)?'"):
+        init_study_file(folder, tmp_path / "other.yaml")
 
 
 def test_a_defined_test_split_is_said(tmp_path: Path) -> None:
@@ -150,7 +171,7 @@ def test_nothing_is_written_where_nothing_can_be_run(tmp_path: Path) -> None:
     folder = fill(tmp_path / "broken", [(8, 8)])
     for file in folder.rglob("*.png"):
         file.write_bytes(b"oops")
-    with pytest.raises(DataError, match="holds no image that can be read"):
+    with pytest.raises(DataError, match=r"holds no image that can be used: .*0.png cannot be read"):
         init_study_file(folder, output)
     assert not output.exists()
 
