@@ -71,11 +71,15 @@ class RecordingStore:
         path = self.files[position]
         return integrate(read_events(path), self.windows, self.sensor, downsample=self.downsample, name=str(path))
 
+    def stored(self, positions: np.ndarray) -> np.ndarray:
+        """See :meth:`spikesearch.data.bundle.Store.stored`."""
+        return np.stack([self.frames(position) for position in positions.tolist()])
+
     def raw(self, positions: np.ndarray) -> torch.Tensor:
         """See :meth:`spikesearch.data.bundle.Store.raw`."""
-        return torch.from_numpy(np.stack([self.frames(position) for position in positions.tolist()]).astype(np.float32))
+        return torch.from_numpy(self.stored(positions).astype(np.float32))
 
-    def content_hash(self) -> str:
+    def files_hash(self) -> str:
         """Return a hash of the files' names and sizes and of how they are cut."""
         digest = hashlib.sha256(repr((self.windows, self.sensor, self.downsample)).encode())
         for path in self.files:
@@ -185,6 +189,7 @@ def _source(files: Files, config: EventFolderData | SpikingJellyData, sensor: tu
         augment=None if settings is None else lambda _: EventAugmenter(settings),
         events=True,
         skipped=skipped,
+        files_hash=recordings.files_hash,
     )
 
 
@@ -217,7 +222,7 @@ def _cached(recordings: RecordingStore, path: Path) -> ArrayStore:
         raise ConfigError(f"`data.cache` must name a file, but got {str(path)!r}.")
     path = path.with_suffix(".npy")
     facts = path.with_suffix(".json")
-    wanted: dict[str, Any] = {"content": recordings.content_hash(), "shape": [len(recordings), *recordings.shape]}
+    wanted: dict[str, Any] = {"content": recordings.files_hash(), "shape": [len(recordings), *recordings.shape]}
     try:
         known = json.loads(facts.read_text())
     except (OSError, ValueError):

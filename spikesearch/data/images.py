@@ -173,13 +173,16 @@ class FileStore:
         """Return the whole image in the right mode, in its own size."""
         return self.files.open(position).convert("L" if self.channels == 1 else "RGB")
 
+    def stored(self, positions: np.ndarray) -> np.ndarray:
+        """See :meth:`spikesearch.data.bundle.Store.stored`."""
+        return np.stack(self.files.map(lambda i: to_array(fit(self.image(i), self.size)), positions.tolist()))
+
     def raw(self, positions: np.ndarray) -> torch.Tensor:
         """See :meth:`spikesearch.data.bundle.Store.raw`."""
-        arrays = self.files.map(lambda i: to_array(fit(self.image(i), self.size)), positions.tolist())
-        return torch.from_numpy(np.stack(arrays))
+        return torch.from_numpy(self.stored(positions))
 
-    def content_hash(self) -> str:
-        """Return a hash of names and sizes: reading every byte of a large data set takes too long."""
+    def files_hash(self) -> str:
+        """Return a hash of the files' names and sizes."""
         digest = hashlib.sha256()
         for file in self.files.files:
             name = file.reader.filename(file.index)
@@ -224,6 +227,7 @@ def load_image_folder(config: ImageFolderData) -> Source:
         augment=None if config.augment is None else image_augmenter(config.augment),
         notes=tuple(files.notes),
         skipped=tuple(files.skipped),
+        files_hash=on_disk.files_hash,
     )
 
 
@@ -310,7 +314,7 @@ def _in_memory(store: FileStore) -> ArrayStore:
         array[position] = to_array(fit(store.image(position), store.size))
 
     store.files.map(decode, range(len(array)))
-    return ArrayStore(array)
+    return ArrayStore(array, whole=store.image)
 
 
 def _open_reader(path: Path) -> tuple[Any, list[str]]:

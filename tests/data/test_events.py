@@ -102,9 +102,24 @@ def test_memory_disk_and_cache_give_the_same(tmp_path: Path) -> None:
     assert everything(memory) == everything(disk) == everything(cached)
     written = cache.with_suffix(".npy").stat().st_mtime_ns
     again = load_data(config(tmp_path / "data", memory_mb=0, cache=str(cache)), seed=0)
-    assert again.fingerprint == cached.fingerprint
+    assert again.fingerprint == cached.fingerprint == disk.fingerprint == memory.fingerprint
     assert cache.with_suffix(".npy").stat().st_mtime_ns == written
     assert sorted(path.name for path in cache.parent.iterdir()) == ["frames.json", "frames.npy"]
+
+
+def test_the_fingerprint_of_very_many_frames_is_of_their_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path / "data")
+    monkeypatch.setattr("spikesearch.data.bundle.HASHED_BYTES", 100)
+    cache = str(tmp_path / "frames")
+    stores: tuple[dict[str, Any], ...] = ({}, {"memory_mb": 0}, {"memory_mb": 0, "cache": cache})
+
+    def fingerprints() -> set[str]:
+        return {load_data(config(tmp_path / "data", **keys), seed=0).fingerprint for keys in stores}
+
+    first = fingerprints()
+    write(tmp_path / "data" / "10" / "4.npz", 104, count=61)
+    assert len(first) == len(fingerprints()) == 1
+    assert fingerprints() != first
 
 
 def test_a_cache_of_other_frames_is_replaced(tmp_path: Path) -> None:

@@ -138,16 +138,50 @@ def test_tar_files_hold_the_same_as_folders(tmp_path: Path, pack: str) -> None:
     assert not list(tmp_path.rglob("*.pickle"))
 
 
-def test_large_data_stays_on_disk_and_gives_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "augment", [ImageAugment(crop_padding=1, hflip=0.5), ImageAugment(crop_scale=(0.1, 1.0), hflip=0.5)]
+)
+def test_large_data_stays_on_disk_and_gives_the_same(tmp_path: Path, augment: ImageAugment) -> None:
     fill(tmp_path, size=(20, 14))
-    augment = ImageAugment(crop_padding=1, hflip=0.5)
     memory = load_data(config(tmp_path, image_size=10, augment=augment), seed=0)
     disk = load_data(config(tmp_path, image_size=10, color="rgb", augment=augment, memory_mb=0), seed=0)
     assert isinstance(disk.train.store, FileStore)  # type: ignore[attr-defined]
     assert not isinstance(memory.train.store, FileStore)  # type: ignore[attr-defined]
     assert torch.equal(disk.train.images(range(4)), memory.train.images(range(4)))
     assert torch.equal(disk.train.augmented(range(4), (1,)), memory.train.augmented(range(4), (1,)))
-    assert disk.fingerprint == load_data(config(tmp_path, image_size=10, memory_mb=0), seed=0).fingerprint
+    assert disk.fingerprint == memory.fingerprint
+
+
+def test_the_fingerprint_is_of_the_images_that_are_used(tmp_path: Path) -> None:
+    fill(tmp_path)
+
+    def fingerprint(**keys: Any) -> str:
+        return load_data(config(tmp_path, **keys), seed=0).fingerprint
+
+    first = fingerprint()
+    assert fingerprint(skip_unreadable=True) == first
+    picture(77).save(tmp_path / "dog" / "003.png")
+    assert fingerprint() == fingerprint(memory_mb=0) != first
+    (tmp_path / "dog" / "003.png").write_bytes(b"oops")
+    assert fingerprint(skip_unreadable=True) != first
+    picture(1003).save(tmp_path / "dog" / "003.png")
+    assert fingerprint() == first
+
+
+def test_the_fingerprint_of_very_many_images_is_of_their_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path)
+
+    def fingerprints() -> set[str]:
+        return {load_data(config(tmp_path, memory_mb=memory), seed=0).fingerprint for memory in (0, 100)}
+
+    of_pixels = fingerprints()
+    monkeypatch.setattr("spikesearch.data.bundle.HASHED_BYTES", 100)
+    of_files = fingerprints()
+    (tmp_path / "dog" / "003.png").rename(tmp_path / "dog" / "003b.png")
+    renamed = fingerprints()
+    assert len(of_pixels) == len(of_files) == len(renamed) == len(of_files | renamed) - 1 == 1
+    monkeypatch.undo()
+    assert fingerprints() == of_pixels
 
 
 def test_large_files_are_decoded_in_threads_with_the_same_result(tmp_path: Path) -> None:
