@@ -233,7 +233,7 @@ class _EventData(Section):
         split_by: ``number``: equally many events per frame; ``time``: equally long frames.
         frame_ms: Instead of dividing the whole recording: ``frames`` consecutive windows of this many milliseconds from
             its start (``split_by`` is then not used). Events after the last window are not used.
-        downsample: Sums blocks of this many pixels squared.
+        downsample: Sums blocks of this many pixels squared, at most 64.
         memory_mb: Frames above this size in all are not held in memory. The data's fingerprint is of all frames,
             wherever they are kept; above 2 GiB of them, of the recordings' names and sizes.
         cache: File in which frames that do not fit in memory are kept; ``None`` integrates them on demand.
@@ -244,7 +244,7 @@ class _EventData(Section):
     frames: Annotated[int, Field(ge=1, le=256)]
     split_by: Literal["number", "time"] = "number"
     frame_ms: Annotated[float, Field(gt=0)] | None = None
-    downsample: Annotated[int, Field(ge=1, le=16)] = 1
+    downsample: Annotated[int, Field(ge=1, le=64)] = 1
     memory_mb: Annotated[int, Field(ge=0)] = 2048
     cache: PathText | None = None
     skip_unreadable: bool = False
@@ -258,7 +258,8 @@ class EventFolderData(_EventData):
     Every file holds four arrays of one length: ``t`` (microseconds), ``x``, ``y`` and ``p`` (0 or 1).
 
     Args:
-        sensor: Height and width of the sensor in pixels; ``None`` infers it from the largest coordinate.
+        sensor: Height and width of the sensor in pixels; ``None`` infers it from the largest coordinate
+            (up to 4095).
     """
 
     kind: Literal["events"]

@@ -30,6 +30,8 @@ from spikesearch.io import atomic_write_json
 Files = list[tuple[Path, str, bool]]
 """File, class name, and whether it is for testing."""
 
+LARGEST_SENSOR = 4096  # pixels each way; a coordinate beyond is an error of the recording
+
 # kind -> module, class, whether it has its own test split
 _SPIKINGJELLY = {
     "nmnist": ("n_mnist", "NMNIST", True),
@@ -149,16 +151,30 @@ def class_names(files: Files) -> tuple[str, ...]:
 
 
 def infer_sensor(files: Files) -> tuple[int, int]:
-    """Return height and width from the largest coordinates of all recordings, which are made square."""
+    """Return height and width from the largest coordinates of all recordings, which are made square.
 
-    def largest(path: Path) -> int:
+    Recordings that cannot be read or hold impossible coordinates do not count: when they are integrated they are named,
+    or left out where that is asked for.
+
+    Raises:
+        DataError: If every recording that can be read has a coordinate beyond any sensor; names the first.
+    """
+    side, wild = 1, None
+    for path, _, _ in files:
         try:
             events = read_events(path)
         except DataError:
-            return 0  # said, with the file's name, when it is integrated
-        return int(max(events.x.max(), events.y.max()))
-
-    side = max(largest(path) for path, _, _ in files) + 1
+            continue
+        needed = int(max(events.x.max(), events.y.max())) + 1
+        if needed <= LARGEST_SENSOR:
+            side = max(side, needed)
+        elif wild is None:
+            wild = f"{path} has an event at coordinate {needed - 1}"
+    if side == 1 and wild is not None:
+        raise DataError(
+            f"{wild}, and no recording fits a sensor of at most {LARGEST_SENSOR} pixels each way. Correct them, or set "
+            "`data.sensor`."
+        )
     return side, side
 
 

@@ -193,6 +193,14 @@ def test_a_damaged_recording_does_not_hide_the_sensor(tmp_path: Path) -> None:
     assert load_data(config(tmp_path, skip_unreadable=True), seed=0).image_size == 8
 
 
+def test_an_impossible_coordinate_is_named_and_does_not_set_the_sensor(tmp_path: Path) -> None:
+    bad = fill(tmp_path) / "10" / "4.npz"
+    write(bad, 1, x=np.append(np.zeros(59), 131_071))
+    with pytest.raises(DataError, match=r"4.npz: event 59 lies at x=131071, .* outside of the sensor \(8x8 pixels\)"):
+        load_data(config(tmp_path), seed=0)
+    assert load_data(config(tmp_path, skip_unreadable=True), seed=0).image_size == 8
+
+
 def test_recordings_that_are_all_bad_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"holds no recording that can be used: .*frame 0 of 100"):
         load_data(config(fill(tmp_path), frames=100, skip_unreadable=True), seed=0)

@@ -93,23 +93,60 @@ def test_a_defined_test_split_is_said(tmp_path: Path) -> None:
     assert "the data's own test split is kept" in (tmp_path / "mine.yaml").read_text()
 
 
-def test_event_recordings_are_recognised(tmp_path: Path) -> None:
+def record(folder: Path, width: int = 130, milliseconds: int = 300) -> Path:
     rng = np.random.default_rng(0)
     for name in ("left", "right"):
-        (tmp_path / "events" / name).mkdir(parents=True)
+        (folder / name).mkdir(parents=True)
         for i in range(5):
             arrays = {
-                "t": np.arange(40),
+                "t": np.linspace(7, 7 + 1000 * milliseconds, 40),
                 "p": rng.integers(0, 2, 40),
-                "x": rng.integers(0, 130, 40),
+                "x": rng.integers(0, width, 40),
                 "y": rng.integers(0, 90, 40),
             }
-            arrays["x"][0] = 129
-            np.savez(tmp_path / "events" / name / f"{i}.npz", **arrays)
-    config, data = init(tmp_path / "events", tmp_path / "mine.yaml")
+            arrays["x"][0] = width - 1
+            np.savez(folder / name / f"{i}.npz", **arrays)
+    return folder
+
+
+def spoil(file: Path, **changes: np.ndarray) -> None:
+    with np.load(file) as arrays:
+        changed = {**arrays, **changes}
+    np.savez(file, **changed)
+
+
+@pytest.mark.parametrize(("width", "downsample", "size"), [(64, 2, 45), (130, 3, 44), (1280, 20, 64), (4096, 64, 64)])
+def test_event_recordings_are_recognised(tmp_path: Path, width: int, downsample: int, size: int) -> None:
+    config, data = init(record(tmp_path / "events", width), tmp_path / "mine.yaml")
+    assert config.data.sensor == (max(width, 90),) * 2
+    assert config.data.downsample == downsample
+    assert (data.image_size, data.frames, data.in_channels) == (size, 4, 2)
+    assert not config.data.skip_unreadable
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "frames", "time_steps"),
+    [(0, 2, (1, 2)), (200, 2, (1, 2)), (201, 4, (1, 2, 4)), (9000, 8, (2, 4, 8))],
+)
+def test_longer_recordings_get_more_frames(
+    tmp_path: Path, milliseconds: int, frames: int, time_steps: tuple[int, ...]
+) -> None:
+    folder = record(tmp_path / "events", milliseconds=milliseconds)
+    spoil(folder / "left" / "3.npz", t=np.linspace(0, 1e8, 40))  # a single long one does not matter
+    config, data = init(folder, tmp_path / "mine.yaml")
+    assert (config.data.frames, data.frames) == (frames, frames)
+    assert config.space.time_steps == time_steps
+    assert f"the median one lasts {milliseconds} ms" in (tmp_path / "mine.yaml").read_text()
+
+
+def test_bad_recordings_are_left_out(tmp_path: Path) -> None:
+    folder = record(tmp_path / "events")
+    spoil(folder / "left" / "2.npz", x=np.full(40, 65535))
+    (folder / "right" / "4.npz").write_bytes(b"oops")
+    config, data = init(folder, tmp_path / "mine.yaml")
     assert config.data.sensor == (130, 130)
-    assert config.data.downsample == 3
-    assert (data.image_size, data.frames, data.in_channels) == (44, 4, 2)
+    assert "2 of 10 recordings cannot be used" in (tmp_path / "mine.yaml").read_text()
+    assert [Path(message.split(":")[0].split()[0]).name for message in data.skipped] == ["2.npz", "4.npz"]
 
 
 def test_idx_files_are_recognised(tmp_path: Path) -> None:
@@ -172,6 +209,11 @@ def test_nothing_is_written_where_nothing_can_be_run(tmp_path: Path) -> None:
     for file in folder.rglob("*.png"):
         file.write_bytes(b"oops")
     with pytest.raises(DataError, match=r"holds no image that can be used: .*0.png cannot be read"):
+        init_study_file(folder, output)
+    folder = record(tmp_path / "wild")
+    for file in folder.rglob("*.npz"):
+        spoil(file, x=np.full(40, 65535))
+    with pytest.raises(DataError, match=r"left/0.npz has an event at coordinate 65535, .* at most 4096 pixels"):
         init_study_file(folder, output)
     assert not output.exists()
 
