@@ -21,7 +21,7 @@ import torch
 from spikesearch.config import expand_path
 from spikesearch.data.augment import EventAugmenter
 from spikesearch.data.bundle import ArrayStore, Source, Store
-from spikesearch.data.frames import Windows, integrate, read_events
+from spikesearch.data.frames import Windows, check_event_file, integrate, read_events
 from spikesearch.data.images import is_part
 from spikesearch.data_config import EventFolderData, SpikingJellyData
 from spikesearch.errors import ConfigError, DataError, DataNotFoundError, StorageError
@@ -224,7 +224,11 @@ def _store(recordings: RecordingStore, config: EventFolderData | SpikingJellyDat
         array = np.empty(shape, np.uint16)
         _fill(array, recordings)
         return ArrayStore(array)
-    return recordings if config.cache is None else _cached(recordings, expand_path(config.cache, "data.cache"))
+    if config.cache is not None:
+        return _cached(recordings, expand_path(config.cache, "data.cache"))
+    for path in recordings.files:
+        check_event_file(path)  # before anything is trained
+    return recordings
 
 
 def _fill(array: np.ndarray, recordings: RecordingStore) -> None:

@@ -188,6 +188,15 @@ def test_a_bad_recording_is_named_and_skipped_only_if_asked(
         assert str(bad) in data.skipped[0]
 
 
+def test_half_a_recording_on_disk_is_named_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spikesearch.data.bundle.HASHED_BYTES", 100)
+    fill(tmp_path / "train")
+    bad = fill(tmp_path / "test", seed=7000) / "10" / "4.npz"
+    bad.write_bytes(bad.read_bytes()[:-30])
+    with pytest.raises(DataError, match=r"test/10/4.npz cannot be read as an .npz file"):
+        load_data(config(tmp_path, memory_mb=0), seed=0)
+
+
 def test_a_damaged_recording_does_not_hide_the_sensor(tmp_path: Path) -> None:
     damaged(fill(tmp_path) / "10" / "4.npz")
     assert load_data(config(tmp_path, skip_unreadable=True), seed=0).image_size == 8
