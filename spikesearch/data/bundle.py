@@ -191,11 +191,23 @@ STATISTICS_SAMPLES = 10_000
 HASHED_BYTES = 2 * 2**30  # of samples; reading more at every start would take too long
 
 
+def check_square(shape: tuple[int, ...]) -> None:
+    """Refuse samples that are not square.
+
+    Raises:
+        DataError: If height and width differ. Image folders, which can be resized, never come this far.
+    """
+    if shape[-1] != shape[-2]:
+        raise DataError(
+            f"Images must be square, but got {shape[-2]}x{shape[-1]} pixels. Make them square, or write them as files "
+            "into class folders and set `data.image_size`."
+        )
+
+
 def bundle(source: Source, indices: SplitIndices) -> DataBundle:
     """Make a :class:`DataBundle` of a source and its division."""
     shape = source.store.shape
-    if shape[-1] != shape[-2]:
-        raise DataError(f"Images must be square, but got {shape[-2]}x{shape[-1]} pixels. Set `data.image_size`.")
+    check_square(shape)
     normalisation = _statistics(source, indices.train)
     augmenter = None if source.augment is None else source.augment(normalisation)
     labels = torch.from_numpy(source.labels.astype(np.int64))

@@ -150,36 +150,43 @@ def class_names(files: Files) -> tuple[str, ...]:
     return tuple(sorted({name for _, name, _ in files}, key=_natural))
 
 
-def infer_sensor(files: Files) -> tuple[int, int]:
+def infer_sensor(files: Files, *, skip_unreadable: bool) -> tuple[int, int]:
     """Return height and width from the largest coordinates of all recordings, which are made square.
 
-    Recordings that cannot be read or hold impossible coordinates do not count: when they are integrated they are named,
-    or left out where that is asked for.
+    Args:
+        files: The recordings.
+        skip_unreadable: Do not count recordings that cannot be used.
 
     Raises:
-        DataError: If every recording that can be read has a coordinate beyond any sensor; names the first.
+        DataError: If a recording cannot be read or has a coordinate beyond any sensor, and must be counted; or if none
+            is left. The message names the file.
     """
-    side, wild = 1, None
+    side, problem = 0, ""
     for path, _, _ in files:
         try:
-            events = read_events(path)
-        except DataError:
-            continue
-        needed = int(max(events.x.max(), events.y.max())) + 1
-        if needed <= LARGEST_SENSOR:
-            side = max(side, needed)
-        elif wild is None:
-            wild = f"{path} has an event at coordinate {needed - 1}"
-    if side == 1 and wild is not None:
-        raise DataError(
-            f"{wild}, and no recording fits a sensor of at most {LARGEST_SENSOR} pixels each way. Correct them, or set "
-            "`data.sensor`."
-        )
+            side = max(side, _needed_side(path))
+        except DataError as error:
+            if not skip_unreadable:
+                raise
+            problem = problem or str(error)
+    if not side:
+        raise DataError(f"No recording can be used: {problem}")
     return side, side
 
 
+def _needed_side(path: Path) -> int:
+    events = read_events(path)
+    largest = int(max(events.x.max(), events.y.max()))
+    if largest >= LARGEST_SENSOR:
+        raise DataError(
+            f"{path} has an event at coordinate {largest}, but a sensor of at most {LARGEST_SENSOR} pixels each way is "
+            "expected. Repair or remove it, or set `data.sensor`."
+        )
+    return max(1, largest + 1)  # a negative one is named, with its place, when the recording is cut
+
+
 def _source(files: Files, config: EventFolderData | SpikingJellyData, sensor: tuple[int, int] | None) -> Source:
-    sensor = sensor or infer_sensor(files)
+    sensor = sensor or infer_sensor(files, skip_unreadable=config.skip_unreadable)
     windows = Windows(config.frames, config.split_by, None if config.frame_ms is None else config.frame_ms * 1000)
     names = class_names(files)
     if len(names) < 2:

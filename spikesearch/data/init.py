@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from spikesearch.config import StudyConfig
-from spikesearch.data.bundle import Source
+from spikesearch.data.bundle import Source, check_square
 from spikesearch.data.cifar import load_cifar
 from spikesearch.data.events import Files, find_recordings, infer_sensor, load_event_folder
 from spikesearch.data.frames import read_events
@@ -115,6 +115,7 @@ def infer(folder: Path) -> Facts:
 
 
 def _of_source(kind: str, source: Source) -> Facts:
+    check_square(source.store.shape)
     channels, _, size = source.store.shape
     comment = f"{len(source.labels)} {_COLORS[channels]} images {size}x{size}, {len(source.class_names)} classes"
     return Facts(kind, (), source.labels, source.defined_test, source.class_names, size, None, comment)
@@ -122,7 +123,7 @@ def _of_source(kind: str, source: Source) -> Facts:
 
 def _infer_events(folder: Path) -> Facts:
     files = find_recordings(folder)
-    sensor = infer_sensor(files)
+    sensor = infer_sensor(files, skip_unreadable=True)
     side = sensor[0]
     downsample = -(-side // LARGEST_SIZE)
     duration = _typical_duration(files)

@@ -205,7 +205,7 @@ def test_a_damaged_recording_does_not_hide_the_sensor(tmp_path: Path) -> None:
 def test_an_impossible_coordinate_is_named_and_does_not_set_the_sensor(tmp_path: Path) -> None:
     bad = fill(tmp_path) / "10" / "4.npz"
     write(bad, 1, x=np.append(np.zeros(59), 131_071))
-    with pytest.raises(DataError, match=r"4.npz: event 59 lies at x=131071, .* outside of the sensor \(8x8 pixels\)"):
+    with pytest.raises(DataError, match=r"10/4.npz has an event at coordinate 131071, but .* at most 4096 pixels"):
         load_data(config(tmp_path), seed=0)
     assert load_data(config(tmp_path, skip_unreadable=True), seed=0).image_size == 8
 

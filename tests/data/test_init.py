@@ -149,15 +149,16 @@ def test_bad_recordings_are_left_out(tmp_path: Path) -> None:
     assert [Path(message.split(":")[0].split()[0]).name for message in data.skipped] == ["2.npz", "4.npz"]
 
 
+def write_idx(folder: Path, part: str, images: np.ndarray, labels: np.ndarray) -> None:
+    for name, array in (("images-idx3", images), ("labels-idx1", labels)):
+        header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+        (folder / f"{part}-{name}-ubyte.gz").write_bytes(gzip.compress(header + array.astype(np.uint8).tobytes()))
+
+
 def test_idx_files_are_recognised(tmp_path: Path) -> None:
     folder = tmp_path / "mnist"
     folder.mkdir()
-    for name, array in (
-        ("images-idx3", np.zeros((30, 6, 6), np.uint8)),
-        ("labels-idx1", np.arange(30, dtype=np.uint8) % 3),
-    ):
-        header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
-        (folder / f"train-{name}-ubyte.gz").write_bytes(gzip.compress(header + array.tobytes()))
+    write_idx(folder, "train", np.zeros((30, 6, 6)), np.arange(30) % 3)
     config, data = init(folder, tmp_path / "mine.yaml")
     assert config.data.kind == "idx"
     assert (data.num_classes, data.image_size) == (3, 6)
@@ -183,12 +184,7 @@ def test_large_data_gets_a_small_search_split(tmp_path: Path) -> None:
     folder = tmp_path / "mnist"
     folder.mkdir()
     for part, count in (("train", 50_000), ("t10k", 10)):
-        for name, array in (
-            ("images-idx3", np.zeros((count, 2, 2), np.uint8)),
-            ("labels-idx1", (np.arange(count) % 10).astype(np.uint8)),
-        ):
-            header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
-            (folder / f"{part}-{name}-ubyte").write_bytes(header + array.tobytes())
+        write_idx(folder, part, np.zeros((count, 2, 2)), np.arange(count) % 10)
     _, data = init(folder, tmp_path / "mine.yaml")
     assert (len(data.train), len(data.search), len(data.test)) == (45_000, 5_000, 10)
 
@@ -210,10 +206,14 @@ def test_nothing_is_written_where_nothing_can_be_run(tmp_path: Path) -> None:
         file.write_bytes(b"oops")
     with pytest.raises(DataError, match=r"holds no image that can be used: .*0.png cannot be read"):
         init_study_file(folder, output)
+    (tmp_path / "wide").mkdir()
+    write_idx(tmp_path / "wide", "train", np.zeros((30, 6, 8)), np.arange(30) % 3)
+    with pytest.raises(DataError, match="Images must be square, but got 6x8 pixels"):
+        init_study_file(tmp_path / "wide", output)
     folder = record(tmp_path / "wild")
     for file in folder.rglob("*.npz"):
         spoil(file, x=np.full(40, 65535))
-    with pytest.raises(DataError, match=r"left/0.npz has an event at coordinate 65535, .* at most 4096 pixels"):
+    with pytest.raises(DataError, match=r"No recording can be used: .*left/0.npz has an event at coordinate 65535"):
         init_study_file(folder, output)
     assert not output.exists()
 
