@@ -114,7 +114,8 @@ class ImageAugment(Section):
 
     Args:
         crop_padding: Pad by this many pixels (black) on every side, then cut a random window of the image's size.
-        crop_scale: Random resized crop of this range of the area instead, such as ``[0.08, 1.0]`` for ImageNet.
+        crop_scale: Random resized crop of this range of the area instead, such as ``[0.08, 1.0]`` for ImageNet; from
+            the whole image in its file, which is decoded for every crop.
         hflip: Probability of a left-right flip (0 for digits and letters).
         vflip: Probability of an upside-down flip.
         auto_augment: A policy of timm such as ``rand-m9-n1-mstd0.4-inc1``, or ``None``.
@@ -184,9 +185,11 @@ class ImageFolderData(_ImageData):
         image_size: Height and width after resizing (shorter side) and centre crop; ``None`` takes the images' own size,
             which must then be square and one for all.
         color: ``auto`` infers it and refuses a mixture; ``rgb`` and ``grey`` convert.
-        skip_unreadable: Leave out images that cannot be read (they are reported) instead of stopping.
-        memory_mb: Images above this size in all stay on disk and are decoded on demand. The data's fingerprint is then
-            taken from the files' names and sizes, not from their pixels.
+        skip_unreadable: Leave out images that cannot be read or have more than 8 bits per value (they are reported)
+            instead of stopping.
+        memory_mb: Images above this size in all stay on disk and are decoded on demand, with the same result. The
+            data's fingerprint is of all pixels, whatever is kept in memory; above 2 GiB of them, of the files' names
+            and sizes.
     """
 
     kind: Literal["image-folder"]
@@ -230,8 +233,9 @@ class _EventData(Section):
         split_by: ``number``: equally many events per frame; ``time``: equally long frames.
         frame_ms: Instead of dividing the whole recording: ``frames`` consecutive windows of this many milliseconds from
             its start (``split_by`` is then not used). Events after the last window are not used.
-        downsample: Sums blocks of this many pixels squared.
-        memory_mb: Frames above this size in all are not held in memory.
+        downsample: Sums blocks of this many pixels squared, at most 64.
+        memory_mb: Frames above this size in all are not held in memory. The data's fingerprint is of all frames,
+            wherever they are kept; above 2 GiB of them, of the recordings' names and sizes.
         cache: File in which frames that do not fit in memory are kept; ``None`` integrates them on demand.
         skip_unreadable: Leave out recordings that cannot be used (they are reported) instead of stopping.
     """
@@ -240,7 +244,7 @@ class _EventData(Section):
     frames: Annotated[int, Field(ge=1, le=256)]
     split_by: Literal["number", "time"] = "number"
     frame_ms: Annotated[float, Field(gt=0)] | None = None
-    downsample: Annotated[int, Field(ge=1, le=16)] = 1
+    downsample: Annotated[int, Field(ge=1, le=64)] = 1
     memory_mb: Annotated[int, Field(ge=0)] = 2048
     cache: PathText | None = None
     skip_unreadable: bool = False
@@ -254,7 +258,8 @@ class EventFolderData(_EventData):
     Every file holds four arrays of one length: ``t`` (microseconds), ``x``, ``y`` and ``p`` (0 or 1).
 
     Args:
-        sensor: Height and width of the sensor in pixels; ``None`` infers it from the largest coordinate.
+        sensor: Height and width of the sensor in pixels; ``None`` infers it from the largest coordinate
+            (up to 4095).
     """
 
     kind: Literal["events"]

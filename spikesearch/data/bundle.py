@@ -42,11 +42,11 @@ class Store(Protocol):
 
     def __len__(self) -> int: ...
 
-    def raw(self, positions: np.ndarray) -> torch.Tensor:
-        """Return raw samples [n, *shape]: uint8 images, or float32 event counts."""
+    def stored(self, positions: np.ndarray) -> np.ndarray:
+        """Return samples [n, *shape] in the type that they are kept in: uint8 images, or uint16 event counts."""
 
-    def content_hash(self) -> str:
-        """Return a hash of everything stored."""
+    def raw(self, positions: np.ndarray) -> torch.Tensor:
+        """Return samples [n, *shape] to compute with: uint8 images, or float32 event counts."""
 
 
 class Augmenter(Protocol):
@@ -172,6 +172,8 @@ class Source:
         events: Whether samples are event frames [T, C, H, W].
         notes: See :class:`DataBundle`.
         skipped: See :class:`DataBundle`.
+        files_hash: Returns a hash of the names and sizes of the files behind the samples; ``None`` where the samples
+            always fit in memory.
     """
 
     store: Store
@@ -182,16 +184,30 @@ class Source:
     events: bool = False
     notes: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    files_hash: Callable[[], str] | None = None
 
 
 STATISTICS_SAMPLES = 10_000
+HASHED_BYTES = 2 * 2**30  # of samples; reading more at every start would take too long
+
+
+def check_square(shape: tuple[int, ...]) -> None:
+    """Refuse samples that are not square.
+
+    Raises:
+        DataError: If height and width differ. Image folders, which can be resized, never come this far.
+    """
+    if shape[-1] != shape[-2]:
+        raise DataError(
+            f"Images must be square, but got {shape[-2]}x{shape[-1]} pixels. Make them square, or write them as files "
+            "into class folders and set `data.image_size`."
+        )
 
 
 def bundle(source: Source, indices: SplitIndices) -> DataBundle:
     """Make a :class:`DataBundle` of a source and its division."""
     shape = source.store.shape
-    if shape[-1] != shape[-2]:
-        raise DataError(f"Images must be square, but got {shape[-2]}x{shape[-1]} pixels. Set `data.image_size`.")
+    check_square(shape)
     normalisation = _statistics(source, indices.train)
     augmenter = None if source.augment is None else source.augment(normalisation)
     labels = torch.from_numpy(source.labels.astype(np.int64))
@@ -242,7 +258,7 @@ def _statistics(source: Source, train: np.ndarray) -> Normalisation:
 def _fingerprint(source: Source, indices: SplitIndices) -> str:
     digest = hashlib.sha256()
     digest.update(repr((source.store.shape, source.class_names)).encode())
-    digest.update(source.store.content_hash().encode())
+    digest.update(_content_hash(source).encode())
     digest.update(np.ascontiguousarray(source.labels, dtype="<i8").tobytes())
     for positions in (indices.train, indices.search, indices.test):
         digest.update(len(positions).to_bytes(8, "little"))
@@ -250,11 +266,32 @@ def _fingerprint(source: Source, indices: SplitIndices) -> str:
     return digest.hexdigest()[:16]
 
 
+def _content_hash(source: Source) -> str:
+    """Return a hash that is the same wherever the samples are kept: in memory, in a cache or in their files.
+
+    It is of the samples themselves, which checks that each can be read; of very many samples it is of their files.
+    """
+    store = source.store
+    first = store.stored(np.arange(1))
+    if source.files_hash is not None and len(store) * first.nbytes > HASHED_BYTES:
+        return source.files_hash()
+    digest = hashlib.sha256(repr(((len(store), *store.shape), first.dtype.str)).encode())
+    for start in range(0, len(store), 128):
+        digest.update(store.stored(np.arange(start, min(start + 128, len(store)))).tobytes())
+    return digest.hexdigest()
+
+
 @dataclass(frozen=True)
 class ArrayStore:
-    """Samples held in memory (or in a memory-mapped file), in the type they came in."""
+    """Samples held in memory (or in a memory-mapped file), in the type they came in.
+
+    Args:
+        array: [N, *shape].
+        whole: Returns the image that a sample was cut from, by its position; ``None`` where samples are whole.
+    """
 
     array: np.ndarray
+    whole: Callable[[int], Image.Image] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -264,19 +301,18 @@ class ArrayStore:
     def __len__(self) -> int:
         return len(self.array)
 
+    def stored(self, positions: np.ndarray) -> np.ndarray:
+        """See :meth:`Store.stored`."""
+        return np.ascontiguousarray(self.array[positions])
+
     def raw(self, positions: np.ndarray) -> torch.Tensor:
         """See :meth:`Store.raw`."""
-        chosen = np.ascontiguousarray(self.array[positions])
+        chosen = self.stored(positions)
         return torch.from_numpy(chosen.astype(np.float32) if chosen.dtype == np.uint16 else chosen)
 
     def image(self, position: int) -> Image.Image:
-        """Return one 8-bit image [C, H, W] as a PIL image."""
+        """Return one 8-bit image [C, H, W] as a PIL image, whole and in its own size."""
+        if self.whole is not None:
+            return self.whole(position)
         array = self.array[position]
         return Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0))
-
-    def content_hash(self) -> str:
-        """See :meth:`Store.content_hash`."""
-        digest = hashlib.sha256(repr((self.array.shape, self.array.dtype.str)).encode())
-        for start in range(0, len(self.array), 1024):
-            digest.update(self.array[start : start + 1024].tobytes())
-        return digest.hexdigest()

@@ -21,7 +21,7 @@ import torch
 from spikesearch.config import expand_path
 from spikesearch.data.augment import EventAugmenter
 from spikesearch.data.bundle import ArrayStore, Source, Store
-from spikesearch.data.frames import Windows, integrate, read_events
+from spikesearch.data.frames import Windows, check_event_file, integrate, read_events
 from spikesearch.data.images import is_part
 from spikesearch.data_config import EventFolderData, SpikingJellyData
 from spikesearch.errors import ConfigError, DataError, DataNotFoundError, StorageError
@@ -29,6 +29,8 @@ from spikesearch.io import atomic_write_json
 
 Files = list[tuple[Path, str, bool]]
 """File, class name, and whether it is for testing."""
+
+LARGEST_SENSOR = 4096  # pixels each way; a coordinate beyond is an error of the recording
 
 # kind -> module, class, whether it has its own test split
 _SPIKINGJELLY = {
@@ -71,11 +73,15 @@ class RecordingStore:
         path = self.files[position]
         return integrate(read_events(path), self.windows, self.sensor, downsample=self.downsample, name=str(path))
 
+    def stored(self, positions: np.ndarray) -> np.ndarray:
+        """See :meth:`spikesearch.data.bundle.Store.stored`."""
+        return np.stack([self.frames(position) for position in positions.tolist()])
+
     def raw(self, positions: np.ndarray) -> torch.Tensor:
         """See :meth:`spikesearch.data.bundle.Store.raw`."""
-        return torch.from_numpy(np.stack([self.frames(position) for position in positions.tolist()]).astype(np.float32))
+        return torch.from_numpy(self.stored(positions).astype(np.float32))
 
-    def content_hash(self) -> str:
+    def files_hash(self) -> str:
         """Return a hash of the files' names and sizes and of how they are cut."""
         digest = hashlib.sha256(repr((self.windows, self.sensor, self.downsample)).encode())
         for path in self.files:
@@ -144,22 +150,43 @@ def class_names(files: Files) -> tuple[str, ...]:
     return tuple(sorted({name for _, name, _ in files}, key=_natural))
 
 
-def infer_sensor(files: Files) -> tuple[int, int]:
-    """Return height and width from the largest coordinates of all recordings, which are made square."""
+def infer_sensor(files: Files, *, skip_unreadable: bool) -> tuple[int, int]:
+    """Return height and width from the largest coordinates of all recordings, which are made square.
 
-    def largest(path: Path) -> int:
+    Args:
+        files: The recordings.
+        skip_unreadable: Do not count recordings that cannot be used.
+
+    Raises:
+        DataError: If a recording cannot be read or has a coordinate beyond any sensor, and must be counted; or if none
+            is left. The message names the file.
+    """
+    side, problem = 0, ""
+    for path, _, _ in files:
         try:
-            events = read_events(path)
-        except DataError:
-            return 0  # said, with the file's name, when it is integrated
-        return int(max(events.x.max(), events.y.max()))
-
-    side = max(largest(path) for path, _, _ in files) + 1
+            side = max(side, _needed_side(path))
+        except DataError as error:
+            if not skip_unreadable:
+                raise
+            problem = problem or str(error)
+    if not side:
+        raise DataError(f"No recording can be used: {problem}")
     return side, side
 
 
+def _needed_side(path: Path) -> int:
+    events = read_events(path)
+    largest = int(max(events.x.max(), events.y.max()))
+    if largest >= LARGEST_SENSOR:
+        raise DataError(
+            f"{path} has an event at coordinate {largest}, but a sensor of at most {LARGEST_SENSOR} pixels each way is "
+            "expected. Repair or remove it, or set `data.sensor`."
+        )
+    return max(1, largest + 1)  # a negative one is named, with its place, when the recording is cut
+
+
 def _source(files: Files, config: EventFolderData | SpikingJellyData, sensor: tuple[int, int] | None) -> Source:
-    sensor = sensor or infer_sensor(files)
+    sensor = sensor or infer_sensor(files, skip_unreadable=config.skip_unreadable)
     windows = Windows(config.frames, config.split_by, None if config.frame_ms is None else config.frame_ms * 1000)
     names = class_names(files)
     if len(names) < 2:
@@ -185,6 +212,7 @@ def _source(files: Files, config: EventFolderData | SpikingJellyData, sensor: tu
         augment=None if settings is None else lambda _: EventAugmenter(settings),
         events=True,
         skipped=skipped,
+        files_hash=recordings.files_hash,
     )
 
 
@@ -203,7 +231,11 @@ def _store(recordings: RecordingStore, config: EventFolderData | SpikingJellyDat
         array = np.empty(shape, np.uint16)
         _fill(array, recordings)
         return ArrayStore(array)
-    return recordings if config.cache is None else _cached(recordings, expand_path(config.cache, "data.cache"))
+    if config.cache is not None:
+        return _cached(recordings, expand_path(config.cache, "data.cache"))
+    for path in recordings.files:
+        check_event_file(path)  # before anything is trained
+    return recordings
 
 
 def _fill(array: np.ndarray, recordings: RecordingStore) -> None:
@@ -217,7 +249,7 @@ def _cached(recordings: RecordingStore, path: Path) -> ArrayStore:
         raise ConfigError(f"`data.cache` must name a file, but got {str(path)!r}.")
     path = path.with_suffix(".npy")
     facts = path.with_suffix(".json")
-    wanted: dict[str, Any] = {"content": recordings.content_hash(), "shape": [len(recordings), *recordings.shape]}
+    wanted: dict[str, Any] = {"content": recordings.files_hash(), "shape": [len(recordings), *recordings.shape]}
     try:
         known = json.loads(facts.read_text())
     except (OSError, ValueError):

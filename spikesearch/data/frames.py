@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -51,22 +53,38 @@ class Windows:
     frame_us: float | None = None
 
 
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = [key for key in KEYS if key not in file]
+            if missing:
+                raise DataError(f"{path} lacks the array {missing[0]!r}; event files hold t, x, y and p.")
+            yield file
+    except DataError:
+        raise
+    except (OSError, ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path} cannot be read as an .npz file of events ({error}). Repair or remove it.") from None
+
+
+def check_event_file(path: Path) -> None:
+    """Look only at which arrays an ``.npz`` file has; their list is at its end, so that half a file is noticed.
+
+    Raises:
+        DataError: If it is no such file or lacks an array; the message names the file.
+    """
+    with _open(path):
+        pass
+
+
 def read_events(path: Path) -> Events:
     """Read and check an ``.npz`` file of events.
 
     Raises:
         DataError: If it cannot be read, lacks an array, or holds impossible values; the message names the file.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [key for key in KEYS if key not in file]
-            if missing:
-                raise DataError(f"{path} lacks the array {missing[0]!r}; event files hold t, x, y and p.")
-            arrays = {key: file[key] for key in KEYS}
-    except DataError:
-        raise
-    except (OSError, ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} cannot be read as an .npz file of events ({error}). Repair or remove it.") from None
+    with _open(path) as file:
+        arrays = {key: file[key] for key in KEYS}
     lengths = {key: array.shape for key, array in arrays.items()}
     if len(set(lengths.values())) > 1 or arrays["t"].ndim != 1:
         raise DataError(f"{path} must hold four arrays of one length, but got {lengths}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 
@@ -33,8 +34,10 @@ def read_idx(path: Path) -> np.ndarray:
     if data[2] != _UNSIGNED_BYTE:
         raise DataError(f"{path} must hold unsigned bytes (type 0x08), but got type 0x{data[2]:02x}.")
     header = 4 + 4 * data[3]
+    if len(data) < header:
+        raise DataError(f"{path} should begin with {header} bytes of header, but holds {len(data)}. Fetch it again.")
     shape = tuple(int(side) for side in np.frombuffer(data[:header], ">u4")[1:])
-    size = int(np.prod(shape))
+    size = math.prod(shape)
     if len(data) != header + size:
         raise DataError(f"{path} should hold {size} bytes ({shape}), but holds {len(data) - header}. Fetch it again.")
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)

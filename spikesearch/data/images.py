@@ -27,6 +27,9 @@ from spikesearch.errors import DataError
 TEST_NAMES = ("test", "val", "validation", "valid")
 GREY_MODES = ("1", "L", "LA")
 COLOR_MODES = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr", "HSV", "LAB", "RGBX")
+_LEAVE_OUT = (
+    "Before a study is made, you may also remove it, or set `data.skip_unreadable: true` to leave such images out."
+)
 LARGE_FILE = 20_000  # bytes; decoding smaller ones is mostly Python, which threads only slow down
 
 
@@ -80,7 +83,11 @@ class ImageFiles:
         return test if test.any() else None
 
     def open(self, position: int, *, decode: bool = True) -> Image.Image:
-        """Return an image, or only its header's facts; raise :class:`DataError` naming the file."""
+        """Return an image, or only its header's facts.
+
+        Raises:
+            DataError: If it cannot be read or has more than 8 bits per value; the message names the file.
+        """
         file = self.files[position]
         try:
             with self._lock if file.reader.__class__.__name__ == "ReaderImageInTar" else _NO_LOCK:
@@ -88,12 +95,15 @@ class ImageFiles:
                 with stream, Image.open(stream) as image:
                     if decode:
                         image.load()
-                    return image
         except (OSError, ValueError, SyntaxError, tarfile.TarError, Image.DecompressionBombError) as error:
+            raise DataError(f"{file.name} cannot be read as an image ({error}). Repair it. {_LEAVE_OUT}") from None
+        if image.mode not in GREY_MODES + COLOR_MODES:
+            # Pillow would clip their values at 255
             raise DataError(
-                f"{file.name} cannot be read as an image ({error}). Repair or remove it, or set "
-                "`data.skip_unreadable: true` to leave such images out."
-            ) from None
+                f"{file.name} has pixels of mode {image.mode!r}, but 8-bit grey or colour images are expected. Convert "
+                f"it. {_LEAVE_OUT}"
+            )
+        return image
 
     def map(self, function: Callable[[int], Any], positions: Sequence[int]) -> list[Any]:
         """Apply a function to positions, in several threads where decoding is what takes the time; order is kept."""
@@ -163,13 +173,16 @@ class FileStore:
         """Return the whole image in the right mode, in its own size."""
         return self.files.open(position).convert("L" if self.channels == 1 else "RGB")
 
+    def stored(self, positions: np.ndarray) -> np.ndarray:
+        """See :meth:`spikesearch.data.bundle.Store.stored`."""
+        return np.stack(self.files.map(lambda i: to_array(fit(self.image(i), self.size)), positions.tolist()))
+
     def raw(self, positions: np.ndarray) -> torch.Tensor:
         """See :meth:`spikesearch.data.bundle.Store.raw`."""
-        arrays = self.files.map(lambda i: to_array(fit(self.image(i), self.size)), positions.tolist())
-        return torch.from_numpy(np.stack(arrays))
+        return torch.from_numpy(self.stored(positions))
 
-    def content_hash(self) -> str:
-        """Return a hash of names and sizes: reading every byte of a large data set takes too long."""
+    def files_hash(self) -> str:
+        """Return a hash of the files' names and sizes."""
         digest = hashlib.sha256()
         for file in self.files.files:
             name = file.reader.filename(file.index)
@@ -201,7 +214,7 @@ def load_image_folder(config: ImageFolderData) -> Source:
         DataError: If an image cannot be read, grey and colour are mixed, or sizes differ and none is asked for.
     """
     files = ImageFiles(Path(config.path))
-    facts = inspect(files, config)
+    facts = inspect(files, skip_unreadable=config.skip_unreadable)
     channels, size = decide(files, facts, config)
     on_disk = FileStore(files, size, channels)
     small = len(on_disk) * channels * size**2 <= config.memory_mb * 2**20
@@ -214,6 +227,7 @@ def load_image_folder(config: ImageFolderData) -> Source:
         augment=None if config.augment is None else image_augmenter(config.augment),
         notes=tuple(files.notes),
         skipped=tuple(files.skipped),
+        files_hash=on_disk.files_hash,
     )
 
 
@@ -222,27 +236,33 @@ class Facts:
     """What the headers of images say.
 
     Args:
-        sizes: (width, height) -> position of the first such image.
-        modes: PIL mode -> position of the first such image.
+        sizes: Width and height of every image.
+        grey: Whether an image is grey, for every image.
     """
 
-    sizes: dict[tuple[int, int], int]
-    modes: dict[str, int]
+    sizes: list[tuple[int, int]]
+    grey: list[bool]
 
 
-def inspect(files: ImageFiles, config: ImageFolderData) -> Facts | None:
-    """Look at every image if something has to be inferred; leave out unreadable ones if that is asked for."""
-    if config.image_size is not None and config.color != "auto" and not config.skip_unreadable:
-        return None
+def inspect(files: ImageFiles, *, skip_unreadable: bool) -> Facts:
+    """Look at every image, so that one that cannot be used is known before anything is trained.
 
-    def look(position: int) -> tuple[tuple[int, int], str] | DataError:
+    Args:
+        files: The images.
+        skip_unreadable: Decode every image and leave out those that cannot be used; otherwise only headers are read.
+
+    Raises:
+        DataError: If an image cannot be used and none may be left out, or if none is left.
+    """
+
+    def look(position: int) -> tuple[tuple[int, int], bool] | DataError:
         try:
-            image = files.open(position, decode=config.skip_unreadable)
+            image = files.open(position, decode=skip_unreadable)
         except DataError as error:
-            if config.skip_unreadable:
+            if skip_unreadable:
                 return error
             raise
-        return image.size, image.mode
+        return image.size, image.mode in GREY_MODES
 
     looks = files.map(look, range(len(files.files)))
     broken = {i: str(seen) for i, seen in enumerate(looks) if isinstance(seen, DataError)}
@@ -250,48 +270,39 @@ def inspect(files: ImageFiles, config: ImageFolderData) -> Facts | None:
         files.skipped += broken.values()
         looks = [seen for seen in looks if not isinstance(seen, DataError)]
         files.without(broken)
-    sizes: dict[tuple[int, int], int] = {}
-    modes: dict[str, int] = {}
-    for i, (size, mode) in enumerate(looks):
-        sizes.setdefault(size, i)
-        modes.setdefault(mode, i)
-    return Facts(sizes, modes)
+    if not looks:
+        raise DataError(f"{files.path} holds no image that can be used: {files.skipped[0]}")
+    return Facts([size for size, _ in looks], [grey for _, grey in looks])
 
 
-def decide(files: ImageFiles, facts: Facts | None, config: ImageFolderData) -> tuple[int, int]:
-    """Return channels and size, from the study file or from the images."""
-    if facts is not None:
-        for mode, position in facts.modes.items():
-            if mode not in GREY_MODES + COLOR_MODES:
-                raise DataError(
-                    f"{files.files[position].name} has pixels of mode {mode!r}, but 8-bit grey or colour images are "
-                    "expected. Convert it."
-                )
+def decide(files: ImageFiles, facts: Facts, config: ImageFolderData) -> tuple[int, int]:
+    """Return channels and size, from the study file or from the images.
+
+    Raises:
+        DataError: If they are to be inferred, but the images differ or are not square.
+    """
     channels = {"rgb": 3, "grey": 1}.get(config.color)
     if channels is None:
-        assert facts is not None
-        grey = [position for mode, position in facts.modes.items() if mode in GREY_MODES]
-        color = [position for mode, position in facts.modes.items() if mode not in GREY_MODES]
-        if grey and color:
+        if len(set(facts.grey)) > 1:
             raise DataError(
-                f"Grey and colour images are mixed: {files.files[min(grey)].name} is grey, "
-                f"{files.files[min(color)].name} is colour. Set `data.color` to rgb or grey to convert them."
+                f"Grey and colour images are mixed: {files.files[facts.grey.index(True)].name} is grey, "
+                f"{files.files[facts.grey.index(False)].name} is colour. Set `data.color` to rgb or grey to convert "
+                "them."
             )
-        channels = 1 if grey else 3
+        channels = 1 if facts.grey[0] else 3
     if config.image_size is not None:
         return channels, config.image_size
-    assert facts is not None
-    (width, height), first = next(iter(facts.sizes.items()))
-    if len(facts.sizes) > 1:
-        other, second = list(facts.sizes.items())[1]
+    width, height = facts.sizes[0]
+    other = next((i for i, size in enumerate(facts.sizes) if size != (width, height)), None)
+    if other is not None:
         raise DataError(
-            f"Images have different sizes: {files.files[first].name} is {width}x{height}, {files.files[second].name} "
-            f"is {other[0]}x{other[1]}. Set `data.image_size` to resize them."
+            f"Images have different sizes: {files.files[0].name} is {width}x{height}, {files.files[other].name} is "
+            f"{facts.sizes[other][0]}x{facts.sizes[other][1]}. Set `data.image_size` to resize them."
         )
     if width != height:
         raise DataError(
-            f"{files.files[first].name} is {width}x{height} pixels, but square images are needed. Set "
-            "`data.image_size` to resize and cut them."
+            f"{files.files[0].name} is {width}x{height} pixels, but square images are needed. Set `data.image_size` "
+            "to resize and cut them."
         )
     return channels, width
 
@@ -303,7 +314,7 @@ def _in_memory(store: FileStore) -> ArrayStore:
         array[position] = to_array(fit(store.image(position), store.size))
 
     store.files.map(decode, range(len(array)))
-    return ArrayStore(array)
+    return ArrayStore(array, whole=store.image)
 
 
 def _open_reader(path: Path) -> tuple[Any, list[str]]:

@@ -12,19 +12,22 @@ from typing import Any
 import numpy as np
 import yaml
 
-from spikesearch.config import load_study_file
-from spikesearch.data.bundle import Source
+from spikesearch.config import StudyConfig
+from spikesearch.data.bundle import Source, check_square
 from spikesearch.data.cifar import load_cifar
-from spikesearch.data.events import class_names, find_recordings, infer_sensor
+from spikesearch.data.events import Files, find_recordings, infer_sensor, load_event_folder
+from spikesearch.data.frames import read_events
 from spikesearch.data.idx import find_idx, load_idx
-from spikesearch.data.images import GREY_MODES, ImageFiles, inspect
+from spikesearch.data.images import ImageFiles, inspect
 from spikesearch.data.splits import split_indices
-from spikesearch.data_config import IdxData, ImageFolderData, SplitConfig, TorchvisionData
+from spikesearch.data_config import EventFolderData, IdxData, SplitConfig, TorchvisionData
 from spikesearch.errors import ConfigError, DataError, DataNotFoundError
 from spikesearch.io import atomic_write_text, user_path
 
 SIZES = (8, 16, 28, 32, 48, 64, 96, 128, 160, 224)
 LARGEST_SIZE = 64  # what a CPU can train in an evening; a line of the file says how to raise it
+FRAMES = (2, 4, 8)  # frames per recording to choose from
+FRAME_MS = 100  # a frame is about as long, as far as FRAMES allow
 UPDATES = 1500  # steps of training that a first study takes
 _COLORS = {1: "grey", 3: "colour"}
 SEARCH_IMAGES = 5000  # more make every trial slower, and its accuracy hardly sharper
@@ -87,8 +90,9 @@ def init_study_file(folder: Path | str, output: Path | str) -> Path:
     facts = infer(folder)
     # what cannot be divided cannot be run: say so before anything is written
     split_indices(facts.labels, SplitConfig(), seed=0, defined_test=facts.test, class_names=facts.class_names)
-    atomic_write_text(output, _render(folder, output, facts))
-    load_study_file(output)
+    text = _render(folder, output, facts)
+    StudyConfig.from_dict(yaml.safe_load(text), where=str(output))
+    atomic_write_text(output, text)
     return output
 
 
@@ -111,6 +115,7 @@ def infer(folder: Path) -> Facts:
 
 
 def _of_source(kind: str, source: Source) -> Facts:
+    check_square(source.store.shape)
     channels, _, size = source.store.shape
     comment = f"{len(source.labels)} {_COLORS[channels]} images {size}x{size}, {len(source.class_names)} classes"
     return Facts(kind, (), source.labels, source.defined_test, source.class_names, size, None, comment)
@@ -118,45 +123,72 @@ def _of_source(kind: str, source: Source) -> Facts:
 
 def _infer_events(folder: Path) -> Facts:
     files = find_recordings(folder)
-    side, _ = infer_sensor(files)
+    sensor = infer_sensor(files, skip_unreadable=True)
+    side = sensor[0]
     downsample = -(-side // LARGEST_SIZE)
-    keys = (
+    duration = _typical_duration(files)
+    frames = next((count for count in FRAMES if count * FRAME_MS >= duration), FRAMES[-1])
+    # memory_mb 0: every recording is cut once to see whether it can be, and no frame is kept
+    source = load_event_folder(
+        EventFolderData(
+            kind="events",
+            path=str(folder),
+            sensor=sensor,
+            frames=frames,
+            downsample=downsample,
+            memory_mb=0,
+            skip_unreadable=True,
+        )
+    )
+    keys: tuple[tuple[str, Any, str], ...] = (
         ("sensor", [side, side], "height and width in pixels, from the largest coordinate found"),
-        ("frames", 4, "every recording is cut into this many frames"),
+        ("frames", frames, f"per recording: the median one lasts {duration:.0f} ms; more cost time and energy"),
         ("split_by", "number", "number: equally many events per frame; time: equally long frames"),
         ("downsample", downsample, "sums blocks of this many pixels squared"),
+        *_left_out(len(source.skipped), len(files), "recordings"),
     )
-    names = class_names(files)
-    labels = np.array([names.index(name) for _, name, _ in files], dtype=np.int64)
-    test = np.array([is_test for _, _, is_test in files])
-    comment = f"{len(files)} recordings of {side}x{side} pixels, {len(names)} classes"
-    return Facts("events", keys, labels, test if test.any() else None, names, -(-side // downsample), 4, comment)
+    comment = f"{len(source.labels)} recordings of {side}x{side} pixels, {len(source.class_names)} classes"
+    size = source.store.shape[-1]
+    return Facts("events", keys, source.labels, source.defined_test, source.class_names, size, frames, comment)
+
+
+def _typical_duration(files: Files) -> float:
+    """Return the median duration of up to 200 recordings in milliseconds."""
+    durations = []
+    for path, _, _ in files[:: -(-len(files) // 200)]:
+        try:
+            events = read_events(path)
+        except DataError:
+            continue  # left out below
+        durations.append(float(events.t[-1] - events.t[0]) / 1000)
+    return median(durations) if durations else 0.0
+
+
+def _left_out(count: int, everything: int, what: str) -> tuple[tuple[str, Any, str], ...]:
+    """Return the line that leaves unusable files out, if there are any."""
+    if not count:
+        return ()
+    return (("skip_unreadable", True, f"{count} of {everything} {what} cannot be used, see `data check`"),)
 
 
 def _infer_images(folder: Path) -> Facts:
     files = ImageFiles(folder)
-    everything = len(files.files)
-    seen = inspect(files, ImageFolderData(kind="image-folder", path=str(folder), skip_unreadable=True))
-    if seen is None or not files.files:
-        raise DataError(f"{folder} holds no image that can be read.")
-    grey = [mode in GREY_MODES for mode in seen.modes]
-    color = "grey" if all(grey) else "rgb"
-    sizes = sorted(seen.sizes)
+    seen = inspect(files, skip_unreadable=True)
+    color = "grey" if all(seen.grey) else "rgb"
+    sizes = sorted(set(seen.sizes))
     same = len(sizes) == 1 and sizes[0][0] == sizes[0][1]
-    typical = int(median(min(size) for size in sizes))
+    typical = int(median(min(size) for size in seen.sizes))
     size = typical if same and typical <= LARGEST_SIZE else _nearest(min(typical, LARGEST_SIZE))
     found = f"{sizes[0][0]}x{sizes[0][1]}" if len(sizes) == 1 else f"{min(sizes)[0]} to {max(sizes)[0]} pixels wide"
-    keys: tuple[tuple[str, Any, str], ...] = (
+    keys = (
         ("image_size", size, f"the images are {found}; larger costs time and energy"),
         (
             "color",
             color,
-            "grey and colour are mixed: all become colour" if len(set(grey)) > 1 else "or: rgb, grey, auto",
+            "grey and colour are mixed: all become colour" if len(set(seen.grey)) > 1 else "or: rgb, grey, auto",
         ),
+        *_left_out(len(files.skipped), len(files.files) + len(files.skipped), "images"),
     )
-    if len(files.files) < everything:
-        broken = everything - len(files.files)
-        keys += (("skip_unreadable", True, f"{broken} of {everything} images cannot be read and are left out"),)
     kind = "colour" if color == "rgb" else "grey"
     comment = f"{len(files.files)} {kind} images, {len(files.class_names)} classes"
     return Facts("image-folder", keys, files.labels, files.defined_test, files.class_names, size, None, comment)
@@ -184,9 +216,14 @@ def _render(folder: Path, output: Path, facts: Facts) -> str:
         "epochs": _line("epochs", epochs, f"{epochs * steps} steps; more make it slower and better"),
         "warmup": 2 if epochs >= 10 else 1,
         "batch_size": batch_size,
+        "time_steps": _time_steps(facts.frames or 4),
         "calibration": min(256, max(2, int(facts.count * train))),
     }
     return _TEMPLATE.format(**parts)
+
+
+def _time_steps(most: int) -> list[int]:
+    return [steps for steps in (most // 4, most // 2, most) if steps]
 
 
 def _splits(facts: Facts, train: float) -> str:
@@ -243,7 +280,7 @@ space:                      # the choices of every architecture
   mlp_ratios: [1, 2, 3]
   v_thresholds: [0.6, 1.0, 1.4]
   taus: [1.25, 2.0, 4.0]
-  time_steps: [1, 2, 4]
+  time_steps: {time_steps}
 
 model:
   pool_stages: null         # which stages of the stem halve the size; null chooses by image size

@@ -38,7 +38,8 @@ RECIPE = "recipe"  # of a study of recipes, instead of STUDY_FILE
 _PACKAGES = ("spikesearch", "optuna", "torch", "spikingjelly", "timm", "numpy")
 
 # What may change from one run of a study to the next: names, places, budgets and how results are shown. Where the data
-# lie may change as well; that they are the same data is verified by their fingerprint.
+# lie and how much of them is kept in memory may change as well, and so may what happens to files that cannot be read:
+# that the same samples are used, none more and none less, is verified by their fingerprint.
 _FREE = {
     *("name", "storage", "report", "schema_version", "search.n_trials", "scoring.cache_mb"),
     *("train.checkpoint_every_epochs", "train.compile"),

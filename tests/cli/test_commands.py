@@ -118,20 +118,6 @@ def test_a_study_of_somebody_else(tmp_path: Path, cli: Cli) -> None:
         assert "not made by spikesearch; choose another --study-name" in complaint
 
 
-def test_a_study_file_for_a_folder_of_images(tmp_path: Path, cli: Cli) -> None:
-    import numpy as np
-    from PIL import Image
-
-    rng = np.random.default_rng(0)
-    for kind in ("cat", "dog"):
-        (tmp_path / "images" / kind).mkdir(parents=True)
-        for number in range(20):
-            Image.fromarray(rng.integers(0, 256, (16, 16), np.uint8)).save(tmp_path / "images" / kind / f"{number}.png")
-    assert cli("study", "init", "images", "--output", "mine.yaml").out == "mine.yaml\n"
-    assert cli("study", "create", "mine.yaml").out == "mine\n"
-    assert "mine.yaml exists" in cli("study", "init", "images", "--output", "mine.yaml").complaint
-
-
 # --- reading a study --------------------------------------------------------------------------------------------------
 
 

@@ -103,5 +103,11 @@ def test_recordings_are_checked_too(tmp_path: Path) -> None:
 def test_useless_data_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataNotFoundError):
         check_data(config(tmp_path / "nowhere"))
+    broken = fill(tmp_path / "broken", {"a": 3, "b": 3})
+    for file in broken.rglob("*.png"):
+        file.write_bytes(b"oops")
+    with pytest.raises(DataError, match=r"broken holds no image that can be used: .*000.png cannot be read"):
+        check_data(config(broken))
+    shutil.rmtree(broken)
     with pytest.raises(DataError, match="Class 'b' has 1 image"):
         check_data(config(fill(tmp_path, {"a": 9, "b": 1})))

@@ -100,7 +100,7 @@ def test_the_fingerprint_tells_splits_apart_and_stays() -> None:
     def fingerprint(seed: int, splits: SplitConfig) -> str:
         return load_data(DigitsData(kind="digits", splits=splits), seed=seed).fingerprint
 
-    assert fingerprint(0, SplitConfig()) == fingerprint(0, SplitConfig())
+    assert fingerprint(0, SplitConfig()) == "9132128dbc18a8a0"  # studies that were made compare against it
     assert fingerprint(0, SplitConfig()) != fingerprint(1, SplitConfig())
     assert fingerprint(0, SplitConfig()) != fingerprint(0, SplitConfig(train=0.5))
     assert fingerprint(0, SplitConfig(seed=4)) == fingerprint(1, SplitConfig(seed=4))  # the section's own seed wins

@@ -102,9 +102,24 @@ def test_memory_disk_and_cache_give_the_same(tmp_path: Path) -> None:
     assert everything(memory) == everything(disk) == everything(cached)
     written = cache.with_suffix(".npy").stat().st_mtime_ns
     again = load_data(config(tmp_path / "data", memory_mb=0, cache=str(cache)), seed=0)
-    assert again.fingerprint == cached.fingerprint
+    assert again.fingerprint == cached.fingerprint == disk.fingerprint == memory.fingerprint
     assert cache.with_suffix(".npy").stat().st_mtime_ns == written
     assert sorted(path.name for path in cache.parent.iterdir()) == ["frames.json", "frames.npy"]
+
+
+def test_the_fingerprint_of_very_many_frames_is_of_their_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path / "data")
+    monkeypatch.setattr("spikesearch.data.bundle.HASHED_BYTES", 100)
+    cache = str(tmp_path / "frames")
+    stores: tuple[dict[str, Any], ...] = ({}, {"memory_mb": 0}, {"memory_mb": 0, "cache": cache})
+
+    def fingerprints() -> set[str]:
+        return {load_data(config(tmp_path / "data", **keys), seed=0).fingerprint for keys in stores}
+
+    first = fingerprints()
+    write(tmp_path / "data" / "10" / "4.npz", 104, count=61)
+    assert len(first) == len(fingerprints()) == 1
+    assert fingerprints() != first
 
 
 def test_a_cache_of_other_frames_is_replaced(tmp_path: Path) -> None:
@@ -173,8 +188,25 @@ def test_a_bad_recording_is_named_and_skipped_only_if_asked(
         assert str(bad) in data.skipped[0]
 
 
+def test_half_a_recording_on_disk_is_named_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spikesearch.data.bundle.HASHED_BYTES", 100)
+    fill(tmp_path / "train")
+    bad = fill(tmp_path / "test", seed=7000) / "10" / "4.npz"
+    bad.write_bytes(bad.read_bytes()[:-30])
+    with pytest.raises(DataError, match=r"test/10/4.npz cannot be read as an .npz file"):
+        load_data(config(tmp_path, memory_mb=0), seed=0)
+
+
 def test_a_damaged_recording_does_not_hide_the_sensor(tmp_path: Path) -> None:
     damaged(fill(tmp_path) / "10" / "4.npz")
+    assert load_data(config(tmp_path, skip_unreadable=True), seed=0).image_size == 8
+
+
+def test_an_impossible_coordinate_is_named_and_does_not_set_the_sensor(tmp_path: Path) -> None:
+    bad = fill(tmp_path) / "10" / "4.npz"
+    write(bad, 1, x=np.append(np.zeros(59), 131_071))
+    with pytest.raises(DataError, match=r"10/4.npz has an event at coordinate 131071, but .* at most 4096 pixels"):
+        load_data(config(tmp_path), seed=0)
     assert load_data(config(tmp_path, skip_unreadable=True), seed=0).image_size == 8
 
 

@@ -95,6 +95,11 @@ def write(name: str, content: Callable[[bytes], bytes]) -> Callable[[Path], None
             r"is not an idx file: its first bytes are 74657874",
         ),
         (write("train-images-idx3-ubyte", lambda data: b""), r"is not an idx file"),
+        (write("train-images-idx3-ubyte", lambda data: data[:6]), r"should begin with 16 bytes of header, but holds 6"),
+        (
+            write("train-images-idx3-ubyte", lambda data: data[:4] + b"\xff" * 12),  # no 64-bit number holds this size
+            r"should hold 79228162458924105385300197375 bytes",
+        ),
         (write("train-images-idx3-ubyte", lambda data: b"\0\0\x0d" + data[3:]), r"must hold unsigned bytes .*0x0d"),
         (write("t10k-labels-idx1-ubyte", lambda data: gzip.compress(data)[:-9]), r"t10k-labels.*cannot be read"),
         (

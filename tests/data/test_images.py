@@ -138,16 +138,50 @@ def test_tar_files_hold_the_same_as_folders(tmp_path: Path, pack: str) -> None:
     assert not list(tmp_path.rglob("*.pickle"))
 
 
-def test_large_data_stays_on_disk_and_gives_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "augment", [ImageAugment(crop_padding=1, hflip=0.5), ImageAugment(crop_scale=(0.1, 1.0), hflip=0.5)]
+)
+def test_large_data_stays_on_disk_and_gives_the_same(tmp_path: Path, augment: ImageAugment) -> None:
     fill(tmp_path, size=(20, 14))
-    augment = ImageAugment(crop_padding=1, hflip=0.5)
     memory = load_data(config(tmp_path, image_size=10, augment=augment), seed=0)
     disk = load_data(config(tmp_path, image_size=10, color="rgb", augment=augment, memory_mb=0), seed=0)
     assert isinstance(disk.train.store, FileStore)  # type: ignore[attr-defined]
     assert not isinstance(memory.train.store, FileStore)  # type: ignore[attr-defined]
     assert torch.equal(disk.train.images(range(4)), memory.train.images(range(4)))
     assert torch.equal(disk.train.augmented(range(4), (1,)), memory.train.augmented(range(4), (1,)))
-    assert disk.fingerprint == load_data(config(tmp_path, image_size=10, memory_mb=0), seed=0).fingerprint
+    assert disk.fingerprint == memory.fingerprint
+
+
+def test_the_fingerprint_is_of_the_images_that_are_used(tmp_path: Path) -> None:
+    fill(tmp_path)
+
+    def fingerprint(**keys: Any) -> str:
+        return load_data(config(tmp_path, **keys), seed=0).fingerprint
+
+    first = fingerprint()
+    assert fingerprint(skip_unreadable=True) == first
+    picture(77).save(tmp_path / "dog" / "003.png")
+    assert fingerprint() == fingerprint(memory_mb=0) != first
+    (tmp_path / "dog" / "003.png").write_bytes(b"oops")
+    assert fingerprint(skip_unreadable=True) != first
+    picture(1003).save(tmp_path / "dog" / "003.png")
+    assert fingerprint() == first
+
+
+def test_the_fingerprint_of_very_many_images_is_of_their_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path)
+
+    def fingerprints() -> set[str]:
+        return {load_data(config(tmp_path, memory_mb=memory), seed=0).fingerprint for memory in (0, 100)}
+
+    of_pixels = fingerprints()
+    monkeypatch.setattr("spikesearch.data.bundle.HASHED_BYTES", 100)
+    of_files = fingerprints()
+    (tmp_path / "dog" / "003.png").rename(tmp_path / "dog" / "003b.png")
+    renamed = fingerprints()
+    assert len(of_pixels) == len(of_files) == len(renamed) == len(of_files | renamed) - 1 == 1
+    monkeypatch.undo()
+    assert fingerprints() == of_pixels
 
 
 def test_large_files_are_decoded_in_threads_with_the_same_result(tmp_path: Path) -> None:
@@ -182,12 +216,6 @@ def test_alpha_is_dropped_and_colour_converted(tmp_path: Path) -> None:
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 
-def read_everything(lazily: ImageFolderData) -> None:
-    data = load_data(lazily, seed=0)
-    for split in (data.train, data.search, data.test):
-        split.images(range(len(split)))
-
-
 def break_image(folder: Path) -> Path:
     bad = folder / "dog" / "003.png"
     bad.write_bytes(bad.read_bytes()[:60])
@@ -216,11 +244,12 @@ def test_a_truncated_image_is_named_and_skipped_only_if_asked(tmp_path: Path) ->
         assert len(all_raw(data)) == 59
 
 
-def test_an_unreadable_image_on_disk_is_named_when_it_is_reached(tmp_path: Path) -> None:
-    break_image(fill(tmp_path))
-    lazily = config(tmp_path, memory_mb=0, image_size=12, color="rgb")
-    with pytest.raises(DataError, match=r"003.png cannot be read"):
-        read_everything(lazily)
+def test_an_unreadable_image_on_disk_is_named_before_training(tmp_path: Path) -> None:
+    fill(tmp_path / "train")
+    bad = fill(tmp_path / "test", seed=50) / "dog" / "003.png"
+    bad.write_bytes(b"not an image")
+    with pytest.raises(DataError, match=r"test/dog/003.png cannot be read"):
+        load_data(config(tmp_path, memory_mb=0, image_size=12, color="rgb"), seed=0)
 
 
 def test_a_class_with_one_image_is_named(tmp_path: Path) -> None:
@@ -266,13 +295,15 @@ def test_images_that_are_not_square_are_named(tmp_path: Path) -> None:
         load_data(config(tmp_path), seed=0)
 
 
-def test_sixteen_bit_images_are_refused(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        for i in range(3):
-            Image.fromarray(np.full((8, 8), 300, np.uint16)).save(tmp_path / name / f"{i}.png")
-    with pytest.raises(DataError, match=r"0\.png has pixels of mode 'I(;16)?', but 8-bit"):
-        load_data(config(tmp_path), seed=0)
+@pytest.mark.parametrize("keys", [{}, {"image_size": 12, "color": "grey"}])
+@pytest.mark.parametrize("memory_mb", [0, 100])
+def test_sixteen_bit_images_are_refused(tmp_path: Path, keys: dict[str, Any], memory_mb: int) -> None:
+    deep = fill(tmp_path, mode="L") / "dog" / "003.png"
+    Image.fromarray(np.full((12, 12), 300, np.uint16)).save(deep)
+    with pytest.raises(DataError, match=r"003\.png has pixels of mode 'I(;16)?', but 8-bit"):
+        load_data(config(tmp_path, memory_mb=memory_mb, **keys), seed=0)
+    data = load_data(config(tmp_path, memory_mb=memory_mb, skip_unreadable=True, **keys), seed=0)
+    assert [str(deep) in message for message in data.skipped] == [True]
 
 
 @pytest.mark.parametrize(

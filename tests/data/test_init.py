@@ -60,8 +60,29 @@ def test_a_mixture_becomes_colour_and_bad_images_are_skipped(tmp_path: Path) -> 
     config, data = init(folder, tmp_path / "mine.yaml")
     assert config.data.color == "rgb"
     assert config.data.skip_unreadable
-    assert "1 of 20 images cannot be read" in (tmp_path / "mine.yaml").read_text()
+    assert "1 of 20 images cannot be used" in (tmp_path / "mine.yaml").read_text()
     assert len(data.train) + len(data.search) + len(data.test) == 19
+
+
+def test_a_few_large_images_do_not_set_the_size(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "photos", [(28, 28)])
+    for i, side in enumerate((300, 400)):
+        Image.new("RGB", (side, side)).save(folder / "cat" / f"large{i}.png")
+    _, data = init(folder, tmp_path / "mine.yaml")
+    assert data.image_size == 28
+
+
+def test_sixteen_bit_images_are_left_out_or_refused(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "scans", [(16, 16)], color=False)
+    deep = Image.fromarray(np.full((16, 16), 300, np.uint16))
+    deep.save(folder / "cat" / "3.png")
+    config, data = init(folder, tmp_path / "mine.yaml")
+    assert config.data.skip_unreadable
+    assert len(data.skipped) == 1
+    for file in folder.rglob("*.png"):
+        deep.save(file)
+    with pytest.raises(DataError, match=r"holds no image that can be used: .*0.png has pixels of mode 'I(;16)?'"):
+        init_study_file(folder, tmp_path / "other.yaml")
 
 
 def test_a_defined_test_split_is_said(tmp_path: Path) -> None:
@@ -72,34 +93,72 @@ def test_a_defined_test_split_is_said(tmp_path: Path) -> None:
     assert "the data's own test split is kept" in (tmp_path / "mine.yaml").read_text()
 
 
-def test_event_recordings_are_recognised(tmp_path: Path) -> None:
+def record(folder: Path, width: int = 130, milliseconds: int = 300) -> Path:
     rng = np.random.default_rng(0)
     for name in ("left", "right"):
-        (tmp_path / "events" / name).mkdir(parents=True)
+        (folder / name).mkdir(parents=True)
         for i in range(5):
             arrays = {
-                "t": np.arange(40),
+                "t": np.linspace(7, 7 + 1000 * milliseconds, 40),
                 "p": rng.integers(0, 2, 40),
-                "x": rng.integers(0, 130, 40),
+                "x": rng.integers(0, width, 40),
                 "y": rng.integers(0, 90, 40),
             }
-            arrays["x"][0] = 129
-            np.savez(tmp_path / "events" / name / f"{i}.npz", **arrays)
-    config, data = init(tmp_path / "events", tmp_path / "mine.yaml")
+            arrays["x"][0] = width - 1
+            np.savez(folder / name / f"{i}.npz", **arrays)
+    return folder
+
+
+def spoil(file: Path, **changes: np.ndarray) -> None:
+    with np.load(file) as arrays:
+        changed = {**arrays, **changes}
+    np.savez(file, **changed)
+
+
+@pytest.mark.parametrize(("width", "downsample", "size"), [(64, 2, 45), (130, 3, 44), (1280, 20, 64), (4096, 64, 64)])
+def test_event_recordings_are_recognised(tmp_path: Path, width: int, downsample: int, size: int) -> None:
+    config, data = init(record(tmp_path / "events", width), tmp_path / "mine.yaml")
+    assert config.data.sensor == (max(width, 90),) * 2
+    assert config.data.downsample == downsample
+    assert (data.image_size, data.frames, data.in_channels) == (size, 4, 2)
+    assert not config.data.skip_unreadable
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "frames", "time_steps"),
+    [(0, 2, (1, 2)), (200, 2, (1, 2)), (201, 4, (1, 2, 4)), (9000, 8, (2, 4, 8))],
+)
+def test_longer_recordings_get_more_frames(
+    tmp_path: Path, milliseconds: int, frames: int, time_steps: tuple[int, ...]
+) -> None:
+    folder = record(tmp_path / "events", milliseconds=milliseconds)
+    spoil(folder / "left" / "3.npz", t=np.linspace(0, 1e8, 40))  # a single long one does not matter
+    config, data = init(folder, tmp_path / "mine.yaml")
+    assert (config.data.frames, data.frames) == (frames, frames)
+    assert config.space.time_steps == time_steps
+    assert f"the median one lasts {milliseconds} ms" in (tmp_path / "mine.yaml").read_text()
+
+
+def test_bad_recordings_are_left_out(tmp_path: Path) -> None:
+    folder = record(tmp_path / "events")
+    spoil(folder / "left" / "2.npz", x=np.full(40, 65535))
+    (folder / "right" / "4.npz").write_bytes(b"oops")
+    config, data = init(folder, tmp_path / "mine.yaml")
     assert config.data.sensor == (130, 130)
-    assert config.data.downsample == 3
-    assert (data.image_size, data.frames, data.in_channels) == (44, 4, 2)
+    assert "2 of 10 recordings cannot be used" in (tmp_path / "mine.yaml").read_text()
+    assert [Path(message.split(":")[0].split()[0]).name for message in data.skipped] == ["2.npz", "4.npz"]
+
+
+def write_idx(folder: Path, part: str, images: np.ndarray, labels: np.ndarray) -> None:
+    for name, array in (("images-idx3", images), ("labels-idx1", labels)):
+        header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+        (folder / f"{part}-{name}-ubyte.gz").write_bytes(gzip.compress(header + array.astype(np.uint8).tobytes()))
 
 
 def test_idx_files_are_recognised(tmp_path: Path) -> None:
     folder = tmp_path / "mnist"
     folder.mkdir()
-    for name, array in (
-        ("images-idx3", np.zeros((30, 6, 6), np.uint8)),
-        ("labels-idx1", np.arange(30, dtype=np.uint8) % 3),
-    ):
-        header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
-        (folder / f"train-{name}-ubyte.gz").write_bytes(gzip.compress(header + array.tobytes()))
+    write_idx(folder, "train", np.zeros((30, 6, 6)), np.arange(30) % 3)
     config, data = init(folder, tmp_path / "mine.yaml")
     assert config.data.kind == "idx"
     assert (data.num_classes, data.image_size) == (3, 6)
@@ -125,12 +184,7 @@ def test_large_data_gets_a_small_search_split(tmp_path: Path) -> None:
     folder = tmp_path / "mnist"
     folder.mkdir()
     for part, count in (("train", 50_000), ("t10k", 10)):
-        for name, array in (
-            ("images-idx3", np.zeros((count, 2, 2), np.uint8)),
-            ("labels-idx1", (np.arange(count) % 10).astype(np.uint8)),
-        ):
-            header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
-            (folder / f"{part}-{name}-ubyte").write_bytes(header + array.tobytes())
+        write_idx(folder, part, np.zeros((count, 2, 2)), np.arange(count) % 10)
     _, data = init(folder, tmp_path / "mine.yaml")
     assert (len(data.train), len(data.search), len(data.test)) == (45_000, 5_000, 10)
 
@@ -150,7 +204,16 @@ def test_nothing_is_written_where_nothing_can_be_run(tmp_path: Path) -> None:
     folder = fill(tmp_path / "broken", [(8, 8)])
     for file in folder.rglob("*.png"):
         file.write_bytes(b"oops")
-    with pytest.raises(DataError, match="holds no image that can be read"):
+    with pytest.raises(DataError, match=r"holds no image that can be used: .*0.png cannot be read"):
+        init_study_file(folder, output)
+    (tmp_path / "wide").mkdir()
+    write_idx(tmp_path / "wide", "train", np.zeros((30, 6, 8)), np.arange(30) % 3)
+    with pytest.raises(DataError, match="Images must be square, but got 6x8 pixels"):
+        init_study_file(tmp_path / "wide", output)
+    folder = record(tmp_path / "wild")
+    for file in folder.rglob("*.npz"):
+        spoil(file, x=np.full(40, 65535))
+    with pytest.raises(DataError, match=r"No recording can be used: .*left/0.npz has an event at coordinate 65535"):
         init_study_file(folder, output)
     assert not output.exists()
 
