@@ -194,13 +194,13 @@ def choose(
     min_accuracy: float | None = None,
     beta: float | None = None,
 ) -> TrialResult | None:
-    """Return the recommended trial.
+    """Return the recommended trial: of the best F_AEB among those that lose little accuracy against the reference.
 
     Args:
         config: The study file; its ``report`` section has the defaults.
         trials: COMPLETE trials.
         reference: The scored reference, or ``None``.
-        max_energy: Only trials of at most this many microjoules.
+        max_energy: Only trials of at most this many microjoules; if all of these lose more, the best F_AEB of them.
         min_accuracy: Only trials of at least this accuracy (a fraction), however far that is below the reference.
         beta: Weight of the energy in F_AEB.
 
@@ -215,17 +215,23 @@ def choose(
         and (min_accuracy is None or trial.accuracy >= min_accuracy)
         for trial in trials
     ]
-    index = recommend(
-        [trial.accuracy for trial in trials],
-        [trial.energy_uJ for trial in trials],
-        reference_accuracy=reference.accuracy,
-        reference_energy=reference.energy_uJ,
-        beta=config.report.beta if beta is None else beta,
-        # Whoever says what accuracy is enough, or what energy is too much, does not ask how good the reference is.
-        max_accuracy_drop=config.report.max_accuracy_drop if min_accuracy is None and max_energy is None else 1.0,
-        feasible=allowed,
-    )
-    return None if index is None else trials[index]
+    # Whoever says what accuracy is enough does not ask how good the reference is.
+    drops = [config.report.max_accuracy_drop] if min_accuracy is None else [1.0]
+    if max_energy is not None:
+        drops.append(1.0)
+    for drop in drops:
+        index = recommend(
+            [trial.accuracy for trial in trials],
+            [trial.energy_uJ for trial in trials],
+            reference_accuracy=reference.accuracy,
+            reference_energy=reference.energy_uJ,
+            beta=config.report.beta if beta is None else beta,
+            max_accuracy_drop=drop,
+            feasible=allowed,
+        )
+        if index is not None:
+            return trials[index]
+    return None
 
 
 def best_trial(
