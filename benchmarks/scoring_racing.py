@@ -143,6 +143,7 @@ class Raced:
 
     def __init__(self, scorer: Scorer, race: Race, lost: list[Dominated]) -> None:
         self._scorer, self._race, self._lost = scorer, race, lost
+        self.device = scorer.device
 
     def evaluate(self, arch: Architecture) -> Any:
         try:
