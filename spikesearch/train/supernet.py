@@ -84,7 +84,6 @@ def _train(
     progress: bool,
 ) -> Supernet:
     run_dir = Path(run_dir)
-    identity = {**_shape(supernet), "data": data.fingerprint}
     wanted = _identity(supernet, data, config, seed)
     if team.from_first(wanted) != wanted:
         raise TeamError(
@@ -102,7 +101,7 @@ def _train(
         config,
         num_classes=data.num_classes,
         seed=seed,
-        identity=identity,
+        identity=wanted,
         folder=run_dir / _STATES,
         device=device,
         team=team,
