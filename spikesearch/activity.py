@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from spikesearch.architecture import Residual
+
+_Sum = Callable[[Tensor], float]
 
 FIRST_LAYER = "stem.stages.0.conv"
 HEAD, HEAD_LIF = "head", "head_lif"
@@ -122,11 +124,12 @@ class Activity:
 
 
 @contextmanager
-def measure_activity(net: nn.Module) -> Iterator[Activity]:
+def measure_activity(net: nn.Module, *, differentiable: bool = False) -> Iterator[Activity]:
     """Record the activity of a network during the forward passes inside a ``with`` block.
 
     Args:
         net: A plain :class:`~spikesearch.Spikformer` or a supernet with a chosen subnet.
+        differentiable: Record sums as scalar tensors with a gradient, in float32 and rounded, instead of exact numbers.
     """
     from spikingjelly.activation_based.neuron import BaseNode
 
@@ -134,13 +137,14 @@ def measure_activity(net: nn.Module) -> Iterator[Activity]:
     from spikesearch.nn.lif import StatelessNeuron
 
     activity = Activity(residual=getattr(net, "residual", "add"))
-    last = _LastSpikes()
+    add_up = _differentiable_sum if differentiable else count
+    last = _LastSpikes(add_up)
     handles = [net.register_forward_pre_hook(_samples_hook(activity))]
     for name, module in net.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             handles.append(module.register_forward_hook(_layer_hook(activity, name, last)))
         elif isinstance(module, AttentionProduct):
-            handles.append(module.register_forward_hook(_attention_hook(activity, name)))
+            handles.append(module.register_forward_hook(_attention_hook(activity, name, add_up)))
         elif isinstance(module, BaseNode | StatelessNeuron):
             handles.append(module.register_forward_hook(_neuron_hook(activity, name, last)))
     try:
@@ -174,13 +178,13 @@ def _layer_hook(activity: Activity, name: str, last: _LastSpikes) -> Any:
     return record
 
 
-def _attention_hook(activity: Activity, name: str) -> Any:
+def _attention_hook(activity: Activity, name: str, add_up: _Sum) -> Any:
     def record(module: nn.Module, args: tuple[Tensor, Tensor, Tensor], out: Tensor) -> None:
         q, k, v = args
         ssa = activity.attention.setdefault(name, AttentionActivity())
         _note_order(activity, name)
         ssa.dense_ops += float(q.numel()) * q.shape[-1]  # T * batch * N * D * d_head
-        ssa.q, ssa.k, ssa.v = ssa.q + count(q), ssa.k + count(k), ssa.v + count(v)
+        ssa.q, ssa.k, ssa.v = ssa.q + add_up(q), ssa.k + add_up(k), ssa.v + add_up(v)
         ssa.elements += q.numel()
 
     return record
@@ -224,15 +228,20 @@ def count(x: Tensor) -> float:
     return float(x.sum(densest, dtype=torch.float32).sum(dtype=torch.float64))
 
 
+def _differentiable_sum(x: Tensor) -> Any:
+    return x.sum(dtype=torch.float32)
+
+
 class _LastSpikes:
     """The newest output of a LIF layer and its count: most often the input of the next layer, seen a second time."""
 
-    def __init__(self) -> None:
+    def __init__(self, add_up: _Sum) -> None:
+        self._add_up = add_up
         self._spikes: Tensor | None = None  # kept alive, so that its memory cannot become another tensor
         self._count = 0.0
 
     def keep(self, spikes: Tensor) -> float:
-        self._spikes, self._count = spikes, count(spikes)
+        self._spikes, self._count = spikes, self._add_up(spikes)
         return self._count
 
     def count(self, x: Tensor) -> float:
@@ -240,4 +249,4 @@ class _LastSpikes:
         if spikes is not None and spikes.data_ptr() == x.data_ptr() and spikes.numel() == x.numel():
             self._spikes = None
             return self._count
-        return count(x)
+        return self._add_up(x)

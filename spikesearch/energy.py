@@ -25,12 +25,15 @@ times the fraction of non-zero inputs. ``energy = 4.6 pJ * MACs + 0.9 pJ * ACs``
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from spikesearch.activity import FIRST_LAYER, HEAD, HEAD_LIF, Activity, measure_activity
+
+if TYPE_CHECKING:
+    from spikesearch.config import ScoringConfig
 
 Convention = Literal["spikformer", "strict"]
 
@@ -206,6 +209,7 @@ class EnergyModel:
 
         Args:
             activity: Of some of its modules, see :meth:`Activity.part`; the head goes with the neurons in front of it.
+                Was it recorded differentiably, so is the result a scalar tensor with a gradient.
         """
         return sum(layer.energy_uJ for layer in self._lines(activity))
 
@@ -247,3 +251,8 @@ class EnergyModel:
     def _line(self, name: str, kind: str, dense: float, rate: float, macs: float, acs: float) -> LayerEnergy:
         energy = (macs * self.mac_pj + acs * self.ac_pj) * 1e-6  # picojoules to microjoules
         return LayerEnergy(name, kind, dense, rate, macs, acs, energy)
+
+
+def energy_model(config: ScoringConfig) -> EnergyModel:
+    """Return the energy model that a study file asks for."""
+    return EnergyModel(config.convention, mac_pj=config.mac_pj, ac_pj=config.ac_pj)

@@ -83,6 +83,14 @@ def retrain(
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the training split; by default train.epochs of the study file.")
     ] = None,
+    energy_weight: Annotated[
+        float | None,
+        typer.Option(
+            metavar="WEIGHT",
+            help="Of the logarithm of the energy in the loss: 0.1 makes halving the energy worth 0.07 of "
+            "cross-entropy. By default train.energy_weight of the study file.",
+        ),
+    ] = None,
     recipe_from: Annotated[
         str | None, typer.Option(metavar="STUDY", help="Study of recipes whose best trial's recipe is used.")
     ] = None,
@@ -101,6 +109,7 @@ def retrain(
         trial,
         source=None if source is None else source.value,
         epochs=epochs,
+        energy_weight=energy_weight,
         recipe_from=recipe_from,
         output=output,
     )

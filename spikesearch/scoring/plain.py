@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikesearch.activity import measure_activity
+from spikesearch.energy import energy_model
 from spikesearch.nn import Spikformer, count_parameters
 from spikesearch.nn.elastic import channel_stats
-from spikesearch.scoring.scorer import Score, SplitName, energy_model
+from spikesearch.scoring.scorer import Score, SplitName
 
 if TYPE_CHECKING:
     from spikesearch.config import ScoringConfig

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from spikesearch.activity import HEAD, HEAD_LIF, Activity, measure_activity
-from spikesearch.energy import EnergyModel, EnergyReport
+from spikesearch.energy import EnergyReport, energy_model
 from spikesearch.fitness import dead_below
 from spikesearch.nn import ChannelStats, Spikformer, Stage, Supernet
 from spikesearch.racing import Race, Rival
@@ -68,11 +68,6 @@ class Score:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
         return asdict(self)
-
-
-def energy_model(config: ScoringConfig) -> EnergyModel:
-    """Return the energy model that a study file asks for."""
-    return EnergyModel(config.convention, mac_pj=config.mac_pj, ac_pj=config.ac_pj)
 
 
 @dataclass

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spikesearch.energy import energy_model
 from spikesearch.errors import MissingDependencyError, StudyError, TrainingError
 from spikesearch.io import atomic_write_bytes, atomic_write_json
 from spikesearch.scoring import Score
@@ -301,6 +302,7 @@ class _Alone:
                 seed=seed,
                 folder=checkpoints,
                 title=f"Training {self.count} of {self.total}",
+                energy_model=energy_model(trained.config.scoring),
                 device=trained.scorer.device,
                 progress=self.progress,
             )

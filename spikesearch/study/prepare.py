@@ -84,11 +84,14 @@ def check_files(config: StudyConfig, data: DataBundle, folder: Path, study: optu
     Raises:
         SpikesearchError: If something does not fit.
     """
+    from spikesearch.energy import energy_model
     from spikesearch.train.supernet import check_run_dir
 
     supernet = new_supernet(config, data)
     if study is None or provenance.SUPERNET_HASH not in study.user_attrs:
-        check_run_dir(supernet, data, config.train, seed=config.seed, run_dir=folder)
+        check_run_dir(
+            supernet, data, config.train, seed=config.seed, run_dir=folder, energy_model=energy_model(config.scoring)
+        )
 
 
 def check_data(study: optuna.Study, data: DataBundle) -> None:
@@ -144,6 +147,7 @@ def _trained_supernet(
     *,
     progress: bool,
 ) -> Supernet:
+    from spikesearch.energy import energy_model
     from spikesearch.study.store import expect_study, find_study
     from spikesearch.train import load_supernet, train_supernet
 
@@ -162,6 +166,7 @@ def _trained_supernet(
             config.train,
             seed=config.seed,
             run_dir=run_dir,
+            energy_model=energy_model(config.scoring),
             device=device,
             progress=progress,
         )

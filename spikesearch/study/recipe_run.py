@@ -15,6 +15,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 from torch import nn
 
+from spikesearch.energy import energy_model
 from spikesearch.errors import StudyError
 from spikesearch.scoring.calibration import calibration_images
 from spikesearch.scoring.plain import calibrate_network, score_network
@@ -161,6 +162,7 @@ class _Search:
                 seed=self.about.config.seed,
                 folder=states,
                 title=f"Trial {trial.number}",
+                energy_model=energy_model(self.about.config.scoring),
                 device=self.device,
                 progress=self.progress,
                 on_epoch=on_epoch,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
@@ -95,6 +96,7 @@ def retrain_subnet(
     *,
     source: Source | None = None,
     epochs: int | None = None,
+    energy_weight: float | None = None,
     recipe: TrainConfig | None = None,
     recipe_from: str | None = None,
     seed: int | None = None,
@@ -112,6 +114,7 @@ def retrain_subnet(
         source: Begin with ``inherited`` weights or from ``scratch``; ``None`` for what the recipe was found for, else
             inherited.
         epochs: Instead of the recipe's.
+        energy_weight: Instead of the recipe's; see :class:`~spikesearch.config.TrainConfig`.
         recipe: Instead of the study file's ``train`` section, whose ``strategy``, ``random_subnets`` and
             ``distillation`` concern the supernet alone.
         recipe_from: Name of a study of recipes in the same storage; its best trial's values replace those of the
@@ -121,7 +124,7 @@ def retrain_subnet(
         progress: Whether to show progress on stderr.
 
     Raises:
-        StudyError: If there is no such trial, or ``epochs`` is below 1.
+        StudyError: If there is no such trial, ``epochs`` is below 1, or ``energy_weight`` below 0.
         TrainingError: If the training diverges.
         StudyNotFoundError: If the study is deleted meanwhile.
         ExportError: If ``output`` holds something else.
@@ -147,6 +150,10 @@ def retrain_subnet(
             if epochs < 1:
                 raise StudyError(f"`epochs` must be at least 1, but got {epochs}.")
             config = config.model_copy(update={"epochs": epochs})
+        if energy_weight is not None:
+            if not 0 <= energy_weight < math.inf:
+                raise StudyError(f"`energy_weight` must be a number of at least 0, but got {energy_weight}.")
+            config = config.model_copy(update={"energy_weight": energy_weight})
         seed = trained.config.seed if seed is None else seed
         job = _Job(trained, source or "inherited", config, seed)
         stored = job.result(trial, progress=progress)
@@ -222,12 +229,14 @@ class _Job:
         return read_facts(folder)
 
     def _train(self, trial: TrialResult, *, progress: bool) -> dict[str, Any]:
+        from spikesearch.energy import energy_model
         from spikesearch.export.folder import save_network
         from spikesearch.scoring.calibration import calibration_images
         from spikesearch.scoring.plain import calibrate_network, score_network
         from spikesearch.train.retrain import applicable_recipe, train_network
 
         trained, arch = self.trained, trial.architecture
+        scoring = trained.config.scoring
         _log.info("Training the network of trial %d, from %s weights.", trial.number, _NAMES[self.source])
         folder = self.folder(trial)
         done = train_network(
@@ -237,10 +246,10 @@ class _Job:
             seed=self.seed,
             folder=folder.with_name(f"{folder.name}.checkpoints"),
             title=f"Trial {trial.number}",
+            energy_model=energy_model(scoring),
             device=trained.scorer.device,
             progress=progress,
         )
-        scoring = trained.config.scoring
         calibrate_network(done.net, calibration_images(trained.data, scoring).to(trained.scorer.device))
         retrained: dict[str, Any] = {
             "arch": arch.key,

@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,14 +22,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spikesearch.energy import EnergyModel
 from spikesearch.errors import ConfigError, TrainingError
 from spikesearch.nn.elastic import ElasticBatchNorm
 from spikesearch.nn.lif import set_surrogate_slope
 from spikesearch.train.checkpoint import Checkpoint, CheckpointFolder
 from spikesearch.train.distributed import Team, shares
 from spikesearch.train.drop_path import DropPath
+from spikesearch.train.energy_loss import EnergyLoss
 from spikesearch.train.progress import training_progress
-from spikesearch.train.strategies import Strategy
+from spikesearch.train.strategies import LossFunction, Strategy
 
 if TYPE_CHECKING:
     from spikesearch.config import TrainConfig
@@ -39,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 _ORDER, _MIX = 1, 2  # streams of random numbers; the subnets have one of their own
 # Younger than the first checkpoints.
-_NEWER_KEYS = frozenset({"accumulate", "sync_batch_norm", "drop_path", "surrogate_slope"})
+_NEWER_KEYS = frozenset({"accumulate", "sync_batch_norm", "drop_path", "surrogate_slope", "energy_weight"})
 # What may change when training is resumed: the weights do not depend on it, or by rounding alone, as on the device.
 FREE_KEYS = frozenset({"checkpoint_every_epochs", "compile"})
 
@@ -101,6 +103,7 @@ class Trainer:
         folder: Path,
         device: str | torch.device = "cpu",
         team: Team = Team(),  # noqa: B008 - immutable
+        energy_model: EnergyModel = EnergyModel(),  # noqa: B008 - never changed
     ) -> None:
         from timm.optim import create_optimizer_v2  # takes seconds; who loads a supernet needs none of it
         from timm.scheduler import create_scheduler_v2
@@ -123,7 +126,7 @@ class Trainer:
             )
         may_mix = config.mixup > 0 or config.cutmix > 0
         self._mixing = may_mix and self._mixes(split.images(np.zeros(1, dtype=np.int64)))
-        self.identity = {**identity, "recipe": recipe_identity(config), "seed": seed}
+        self.identity = {**identity, "recipe": recipe_identity(config, energy_model), "seed": seed}
         self.checkpoints = CheckpointFolder(folder)
         self.optimizer = create_optimizer_v2(model, opt="adamw", lr=config.lr, weight_decay=config.weight_decay)
         self.steps_per_epoch = max(1, len(split) // config.batch_size)
@@ -141,6 +144,7 @@ class Trainer:
         if config.ema_decay is not None:
             self.ema = ModelEmaV3(model, decay=config.ema_decay, use_warmup=True)
         self.drop_path = DropPath(model, config.drop_path) if config.drop_path else None
+        self.energy = EnergyLoss(model, config.energy_weight, energy_model) if config.energy_weight else None
         self.history: list[dict[str, float]] = []
 
     @property
@@ -190,6 +194,8 @@ class Trainer:
         for step in range(self.steps_per_epoch):
             update = epoch * self.steps_per_epoch + step
             self.scheduler.step_update(update)
+            if self.energy is not None:
+                self.energy.progress = update / (self.config.epochs * self.steps_per_epoch)
             self.optimizer.zero_grad(set_to_none=True)
             done = self._backward(order[step * size : (step + 1) * size], epoch, step)
             # The norm sees every network of the step; the loss that is shown is that of the first.
@@ -260,9 +266,14 @@ class Trainer:
         count = mine.stop - mine.start
         return _Share(chosen[:count], images[:count], targets[:count], labels[:count], total)
 
-    def _loss(self, targets: Tensor) -> Any:
-        smoothing = 0.0 if targets.is_floating_point() else self.config.label_smoothing
-        return lambda logits: F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
+    def _loss(self, labels: Tensor) -> LossFunction:
+        def loss(logits: Tensor, targets: Tensor | None) -> Tensor:
+            targets = labels if targets is None else targets
+            smoothing = 0.0 if targets.is_floating_point() else self.config.label_smoothing
+            value = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
+            return value if self.energy is None else value + self.energy()
+
+        return loss
 
     def _mix(self, images: Tensor, labels: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor]:
         if not self._mixes(images) or len(images) < 2:
@@ -298,9 +309,11 @@ class Trainer:
 
     @contextmanager
     def _in_training(self) -> Iterator[None]:
-        """Give the module the surrogate slope and the drop path of the recipe inside a ``with`` block."""
-        skipping = nullcontext() if self.drop_path is None else self.drop_path.attached()
-        with set_surrogate_slope(self.model, self.config.surrogate_slope), skipping:
+        """Give the module the surrogate slope of the recipe, its drop path, and its energy, inside a ``with`` block."""
+        parts = [part.attached() for part in (self.drop_path, self.energy) if part is not None]
+        with set_surrogate_slope(self.model, self.config.surrogate_slope), ExitStack() as stack:
+            for part in parts:
+                stack.enter_context(part)
             yield
 
     def _autocast(self) -> Any:
@@ -343,9 +356,16 @@ class Trainer:
         return epoch
 
 
-def recipe_identity(config: TrainConfig) -> dict[str, Any]:
-    """Return what of a recipe decides the weights (how often a checkpoint is written does not)."""
+def recipe_identity(config: TrainConfig, energy_model: EnergyModel) -> dict[str, Any]:
+    """Return what of a recipe decides the weights (how often a checkpoint is written does not).
+
+    Args:
+        config: The recipe.
+        energy_model: Prices the energy in the loss, if the recipe wants that.
+    """
     recipe = config.model_dump(mode="json", exclude={*FREE_KEYS})
+    if config.energy_weight:
+        recipe["energy_model"] = vars(energy_model)
     # left out where they change nothing, so that older checkpoints are still those of the same training
     fields = type(config).model_fields
     return {key: value for key, value in recipe.items() if key not in _NEWER_KEYS or value != fields[key].default}

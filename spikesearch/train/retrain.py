@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
+from spikesearch.energy import EnergyModel
 from spikesearch.nn import Spikformer
 from spikesearch.nn.fast import fast_copy
 from spikesearch.train.checkpoint import CheckpointFolder, weights_hash
@@ -55,6 +56,7 @@ def train_network(
     seed: int,
     folder: Path,
     title: str = "Network",
+    energy_model: EnergyModel = EnergyModel(),  # noqa: B008 - never changed
     device: str | torch.device = "cpu",
     progress: bool = True,
     on_epoch: EpochCallback | None = None,
@@ -68,6 +70,7 @@ def train_network(
         seed: Of the order of the images and of everything else that is random.
         folder: Where checkpoints are kept until the caller deletes them.
         title: Shown beside the progress bar.
+        energy_model: Prices the energy in the loss, where ``config.energy_weight`` wants it there.
         device: Where to train.
         progress: Whether to show a progress bar.
         on_epoch: See :meth:`Trainer.run`.
@@ -83,7 +86,11 @@ def train_network(
         "start": weights_hash(net),
     }
     model = fast_copy(net)
-    if config.compile and can_compile(device):
+    if config.compile and config.energy_weight:
+        logger.warning(
+            "`train.compile` has no effect beside `train.energy_weight`: what counts spikes is not compiled."
+        )
+    elif config.compile and can_compile(device):
         logger.info("The network is compiled in the first step, which takes minutes.")
         compile_network(model)
     trainer = Trainer(
@@ -96,6 +103,7 @@ def train_network(
         identity=identity,
         folder=folder,
         device=device,
+        energy_model=energy_model,
     )
     history = trainer.run(title=title, progress=progress, on_epoch=on_epoch)
     return Retrained(plain_copy(net, trainer.final), trainer.identity, history, trainer.checkpoints)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikesearch.nn import Supernet
@@ -15,8 +14,8 @@ from spikesearch.space import Architecture, SearchSpace
 
 _DEPTH, _GENES = 3, 4  # streams of random numbers, apart from those of the training loop
 
-LossFunction = Callable[[Tensor], Tensor]
-"""Maps logits to the loss against the targets of the batch."""
+LossFunction = Callable[[Tensor, Tensor | None], Tensor]
+"""Maps logits and targets ``[N, classes]``, or None for those of the batch, to the loss of the last forward pass."""
 
 
 @dataclass(frozen=True)
@@ -109,20 +108,18 @@ class SandwichStrategy:
         share = weight / (1 + len(others))
         with supernet.subnet(space.largest):
             result = _train(model, images, loss, share)
-        if self.distillation:
-            teacher = result.logits.softmax(-1)
-            target: LossFunction = lambda logits: F.cross_entropy(logits, teacher)  # noqa: E731
-        else:
-            target = loss
+        targets = result.logits.softmax(-1) if self.distillation else None
         for arch in others:
             with supernet.subnet(arch):
-                _train(model, images, target, share)
+                _train(model, images, loss, share, targets)
         return result
 
 
-def _train(model: nn.Module, images: Tensor, loss: LossFunction, share: float = 1.0) -> StepResult:
+def _train(
+    model: nn.Module, images: Tensor, loss: LossFunction, share: float = 1.0, targets: Tensor | None = None
+) -> StepResult:
     logits = model(images)
-    value = loss(logits)
+    value = loss(logits, targets)
     (value * share).backward()
     return StepResult(float(value.detach()), logits.detach())
 

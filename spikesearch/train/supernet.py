@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from spikesearch.energy import EnergyModel
 from spikesearch.errors import CheckpointError, SpikesearchError, TeamError
 from spikesearch.nn import Supernet
 from spikesearch.space import SearchSpace
@@ -40,6 +41,7 @@ def train_supernet(
     *,
     seed: int,
     run_dir: Path,
+    energy_model: EnergyModel = EnergyModel(),  # noqa: B008 - never changed
     device: str | torch.device = "cpu",
     progress: bool = True,
 ) -> Supernet:
@@ -57,6 +59,7 @@ def train_supernet(
         config: The recipe.
         seed: Of everything random.
         run_dir: Folder of the study.
+        energy_model: Prices the energy in the loss, where ``config.energy_weight`` wants it there.
         device: Where to train; see :func:`~spikesearch.train.distributed.own_device`.
         progress: Whether to show a progress bar.
 
@@ -69,7 +72,17 @@ def train_supernet(
         TeamError: If the processes cannot be connected, were called with different arguments, or one of them ends.
     """
     with gathered(device) as (team, own):
-        return _train(team, supernet, data, config, seed=seed, run_dir=run_dir, device=own, progress=progress)
+        return _train(
+            team,
+            supernet,
+            data,
+            config,
+            seed=seed,
+            run_dir=run_dir,
+            energy_model=energy_model,
+            device=own,
+            progress=progress,
+        )
 
 
 def _train(
@@ -80,11 +93,12 @@ def _train(
     *,
     seed: int,
     run_dir: Path,
+    energy_model: EnergyModel,
     device: torch.device,
     progress: bool,
 ) -> Supernet:
     run_dir = Path(run_dir)
-    wanted = _identity(supernet, data, config, seed)
+    wanted = _identity(supernet, data, config, seed, energy_model)
     if team.from_first(wanted) != wanted:
         raise TeamError(
             f"Process {team.rank} was given other data or another recipe than the first; make them the same."
@@ -105,6 +119,7 @@ def _train(
         folder=run_dir / _STATES,
         device=device,
         team=team,
+        energy_model=energy_model,
     )
     history = trainer.run(title=f"Supernet of {fresh.space.size:,} architectures", progress=progress)
     if team.is_first:
@@ -116,13 +131,21 @@ def _train(
     return final.eval()
 
 
-def check_run_dir(supernet: Supernet, data: DataBundle, config: TrainConfig, *, seed: int, run_dir: Path) -> None:
+def check_run_dir(
+    supernet: Supernet,
+    data: DataBundle,
+    config: TrainConfig,
+    *,
+    seed: int,
+    run_dir: Path,
+    energy_model: EnergyModel = EnergyModel(),  # noqa: B008 - never changed
+) -> None:
     """Raise what :func:`train_supernet` would because of what ``run_dir`` holds, without reading weights.
 
     Raises:
         CheckpointError: If it holds, finished or not, a supernet of another space, data set, recipe or seed.
     """
-    wanted = _identity(supernet, data, config, seed)
+    wanted = _identity(supernet, data, config, seed, energy_model)
     finished = Path(run_dir) / f"{NAME}.json"
     if finished.exists():
         check_identity(finished, load_facts(finished), wanted)
@@ -130,8 +153,11 @@ def check_run_dir(supernet: Supernet, data: DataBundle, config: TrainConfig, *, 
         CheckpointFolder(Path(run_dir) / _STATES).check(wanted)
 
 
-def _identity(supernet: Supernet, data: DataBundle, config: TrainConfig, seed: int) -> dict[str, Any]:
-    return {**_shape(supernet), "data": data.fingerprint, "recipe": recipe_identity(config), "seed": seed}
+def _identity(
+    supernet: Supernet, data: DataBundle, config: TrainConfig, seed: int, energy_model: EnergyModel
+) -> dict[str, Any]:
+    recipe = recipe_identity(config, energy_model)
+    return {**_shape(supernet), "data": data.fingerprint, "recipe": recipe, "seed": seed}
 
 
 def _load_finished(run_dir: Path, identity: Mapping[str, Any]) -> Supernet:

@@ -15,7 +15,7 @@ from spikesearch.scoring.plain import calibrate_network
 from spikesearch.study import run_study
 from spikesearch.study.retrain import retrain_subnet
 from spikesearch.study.trained import Trained, open_trained
-from spikesearch.train import weights_hash
+from spikesearch.train import supernet_facts, weights_hash
 from spikesearch.train.loop import Trainer
 from tests.interruptions import Interrupted, interruption
 from tests.study.helpers import deleted_at, tiny_config
@@ -75,10 +75,28 @@ def test_it_is_never_done_twice(trained: Trained, monkeypatch: pytest.MonkeyPatc
 
 
 def test_every_way_to_train_has_its_own_result(trained: Trained) -> None:
-    for options in ({"seed": 1}, {"seed": 2}, {"source": "scratch"}, {"seed": 1, "epochs": 2}):
+    for options in ({"seed": 1}, {"seed": 2}, {"source": "scratch"}, {"seed": 1, "epochs": 2}, {"energy_weight": 5.0}):
         retrain_subnet(trained, 1, **{"epochs": 1, "progress": False, **options})
     stored = [key for key in trained.study.user_attrs if key.startswith("retrained:")]
     assert len(stored) == len(hashes(trained)) == len(set(hashes(trained).values()))
+
+
+def test_energy_in_the_loss_is_counted_as_the_study_counts_it(tmp_path: Path) -> None:
+    config = tiny_config(
+        train__epochs=2, train__energy_weight=0.1, scoring__convention="strict", scoring__ac_pj=0.8, search__n_trials=2
+    )
+    url = f"sqlite:///{tmp_path}/s.db"
+    run_study(config, storage=url, progress=False)
+    trained = open_trained("tiny", storage=url)
+    with interruption():
+        retrain_subnet(trained, 1, progress=False)
+    (checkpoint,) = trained.folder.glob("retrained/*.checkpoints/*/*.json")
+    for facts in (supernet_facts(trained.folder), json.loads(checkpoint.read_text())):
+        recipe = facts["identity"]["recipe"]
+        assert recipe["energy_weight"] == 0.1
+        assert recipe["energy_model"] == {"convention": "strict", "mac_pj": 4.6, "ac_pj": 0.8}
+    assert retrain_subnet(trained, 1, progress=False).recipe["energy_weight"] == 0.1
+    assert "energy_weight" not in retrain_subnet(trained, 1, energy_weight=0, progress=False).recipe
 
 
 def test_the_largest_is_shown_retrained_if_that_was_done(trained: Trained) -> None:
@@ -131,6 +149,8 @@ def test_a_study_that_vanishes_is_one_line(study: str, tmp_path: Path, line: str
     ("options", "message"),
     [
         ({"epochs": 0}, "`epochs` must be at least 1, but got 0"),
+        ({"energy_weight": -0.1}, "`energy_weight` must be a number of at least 0, but got -0.1"),
+        ({"energy_weight": float("inf")}, "`energy_weight` must be a number of at least 0, but got inf"),
         ({"source": "teacher"}, "`source` must be 'inherited' or 'scratch', but got 'teacher'"),
         ({"number": 99}, "no COMPLETE trial 99; COMPLETE are 0, 1"),
     ],

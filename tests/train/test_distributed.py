@@ -22,10 +22,12 @@ from torch.nn.parallel import DistributedDataParallel
 from spikesearch.config import TrainConfig
 from spikesearch.data import load_data
 from spikesearch.data_config import DigitsData
+from spikesearch.energy import EnergyModel
 from spikesearch.errors import ConfigError, TeamError
 from spikesearch.nn import Supernet
 from spikesearch.train import SandwichStrategy, SingleStrategy, Trainer, UniformStrategy, train_supernet, weights_hash
 from spikesearch.train.distributed import Team, TeamLostError, forget, gathered, own_device, shares, started
+from spikesearch.train.energy_loss import EnergyLoss
 from spikesearch.train.loop import _ORDER, recipe_identity
 from spikesearch.train.strategies import ArchitectureDeck
 from spikesearch.train.supernet import seeded_supernet
@@ -101,14 +103,18 @@ def sandwich_gradients(supernet: Supernet, images: Tensor, labels: Tensor, step:
     """Leave the mean over the sandwich's networks of the gradient of the mean over the images."""
     networks = [SPACE.largest, SPACE.smallest, ArchitectureDeck(SPACE, SEED).draw(0, step)]
     teacher = None
+    energy = EnergyLoss(supernet, recipe.energy_weight, EnergyModel())
+    energy.progress = step / (recipe.epochs * (len(digits_data().train) // recipe.batch_size))
     for arch in networks:
-        with supernet.subnet(arch):
+        with supernet.subnet(arch), energy.attached():
             logits = supernet(images)
         if teacher is not None and recipe.distillation:
             loss = F.cross_entropy(logits, teacher)
         else:
             loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
             teacher = logits.detach().softmax(-1) if teacher is None else teacher
+        if recipe.energy_weight:
+            loss = loss + energy()
         (loss / len(networks)).backward()
 
 
@@ -153,7 +159,7 @@ def trained_weights(team: Team, recipe: TrainConfig, folder: Path) -> tuple[list
     return after, history
 
 
-@pytest.mark.parametrize("options", [{}, {"distillation": True, "clip_grad": 0.5}])
+@pytest.mark.parametrize("options", [{}, {"distillation": True, "clip_grad": 0.5, "energy_weight": 0.2}])
 def test_every_update_is_made_from_the_mean_of_the_gradients_of_both_halves(together, tmp_path, options):
     recipe = STEPS.model_copy(update=options)
     (first, history), (second, same_history) = together(trained_weights, recipe, tmp_path)
@@ -369,6 +375,15 @@ def test_accumulated_gradient_of_a_supernet_is_the_mean_over_the_parts():
 
 def test_new_keys_leave_older_trainings_what_they_are():
     newer = {"accumulate": 2, "sync_batch_norm": True, "drop_path": 0.1, "surrogate_slope": 2.0}
-    assert newer.keys().isdisjoint(recipe_identity(RECIPE))
-    assert recipe_identity(RECIPE.model_copy(update=newer)) == {**recipe_identity(RECIPE), **newer}
-    assert recipe_identity(RECIPE.model_copy(update={"compile": True})) == recipe_identity(RECIPE)
+    model = EnergyModel("strict")
+    before = recipe_identity(RECIPE, model)
+    assert before == recipe_identity(RECIPE, EnergyModel())
+    assert newer.keys().isdisjoint(before)
+    assert recipe_identity(RECIPE.model_copy(update=newer), model) == {**before, **newer}
+    assert recipe_identity(RECIPE.model_copy(update={"compile": True}), model) == before
+    saving = recipe_identity(RECIPE.model_copy(update={"energy_weight": 0.1}), model)
+    assert saving == {
+        **before,
+        "energy_weight": 0.1,
+        "energy_model": {"convention": "strict", "mac_pj": 4.6, "ac_pj": 0.9},
+    }

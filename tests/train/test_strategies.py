@@ -34,12 +34,16 @@ def gradients(supernet) -> dict[str, torch.Tensor]:
     }
 
 
+def against(labels):
+    return lambda logits, targets: F.cross_entropy(logits, labels if targets is None else targets)
+
+
 @pytest.mark.parametrize("distillation", [False, True])
 def test_sandwich_gradient_is_the_mean_over_its_subnets(fresh, batch, distillation):
     images, labels = batch
     strategy = SandwichStrategy(SPACE, seed=1, random_subnets=2, distillation=distillation)
     state = {name: value.clone() for name, value in fresh.state_dict().items()}
-    result = strategy(fresh, images, lambda logits: F.cross_entropy(logits, labels), epoch=4, step=5)
+    result = strategy(fresh, images, against(labels), epoch=4, step=5)
     got = gradients(fresh)
     fresh.zero_grad()
     fresh.load_state_dict(state)
@@ -62,7 +66,7 @@ def test_sandwich_gradient_is_the_mean_over_its_subnets(fresh, batch, distillati
 
 def test_uniform_trains_the_drawn_subnet(fresh, batch):
     images, labels = batch
-    UniformStrategy(SPACE, seed=1)(fresh, images, lambda x: F.cross_entropy(x, labels), epoch=0, step=3)
+    UniformStrategy(SPACE, seed=1)(fresh, images, against(labels), epoch=0, step=3)
     got = gradients(fresh)
     fresh.zero_grad()
     with fresh.subnet(ArchitectureDeck(SPACE, seed=1).draw(0, 3)):
@@ -74,11 +78,11 @@ def test_uniform_trains_the_drawn_subnet(fresh, batch):
 def test_plain_network_is_trained_as_usual(batch):
     images, labels = batch
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    result = SingleStrategy()(net, images, lambda x: F.cross_entropy(x, labels), epoch=0, step=0)
+    result = SingleStrategy()(net, images, against(labels), epoch=0, step=0)
     assert result.loss == pytest.approx(F.cross_entropy(net(images), labels).item())
     assert net[1].weight.grad.abs().sum() > 0
 
 
 def test_plain_network_is_refused_by_supernet_strategies(batch):
     with pytest.raises(TypeError, match="trains a Supernet"):
-        UniformStrategy(SPACE, seed=0)(nn.Linear(1, 1), batch[0], lambda x: x.sum(), epoch=0, step=0)
+        UniformStrategy(SPACE, seed=0)(nn.Linear(1, 1), batch[0], against(batch[1]), epoch=0, step=0)

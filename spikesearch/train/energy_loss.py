@@ -1,0 +1,55 @@
+"""Energy as a part of the loss: training that is to lower firing rates where accuracy needs no spikes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from spikesearch.activity import Activity, measure_activity
+from spikesearch.energy import EnergyModel
+
+_RAMP = 0.5  # of a training, in which the weight grows
+
+
+class EnergyLoss:
+    """The logarithm of the energy of a forward pass, with a gradient for the weights that made the spikes.
+
+    Added ``weight`` times to the cross-entropy, which is the mean of ``-log p`` over the probabilities p of the right
+    class, it makes training maximise ``p * energy ** -weight``, F_AEB with p for the accuracy. The energy is that of
+    the batch in training mode, counted as :class:`~spikesearch.EnergyModel` counts it, and differentiated through the
+    surrogate of the spikes; as a logarithm its unit does not matter, and every subnet of a supernet is asked for the
+    same relative saving.
+
+    A network that has not learnt anything yet saves most by never firing again. The weight therefore grows linearly,
+    from 0, over the first half of a training.
+
+    Args:
+        net: A :class:`~spikesearch.Spikformer` with stateless neurons, or a :class:`~spikesearch.Supernet`.
+        weight: Above 0. Halving the energy is worth ``0.69 * weight`` of cross-entropy.
+        model: Prices the operations.
+
+    Attributes:
+        progress: Share of the training that is done, to be kept up to date.
+    """
+
+    def __init__(self, net: nn.Module, weight: float, model: EnergyModel) -> None:
+        self._net = net
+        self._weight = weight
+        self._model = model
+        self._activity = Activity()
+        self.progress = 1.0
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Record the forward passes inside a ``with`` block."""
+        with measure_activity(self._net, differentiable=True) as self._activity:
+            yield
+
+    def __call__(self) -> Tensor:
+        """Return the weight times the logarithm of the energy, in microjoules per sample, since the last call."""
+        energy = self._model.price_part(self._activity.take())
+        weight = self._weight * min(1.0, self.progress / _RAMP)
+        return weight * torch.as_tensor(energy).log()
