@@ -11,7 +11,8 @@ On the same splits, augmentation, recipe and number of updates, for every seed:
   learning rate is the best of three on the search split: the recipe was made for spiking networks;
 - architectures with inherited weights, as many for each way to choose: by the study (ESNN), at random, and at random
   among the uniform ones, whose blocks are equal; also all uniform ones, if they are not too many;
-- ours: the recommended network, inherited, fine-tuned, and trained from scratch.
+- ours: the recommended network, inherited, fine-tuned, and trained from scratch; also fine-tuned with the energy in the
+  loss, beside the hand-made one trained with that: it tells what the loss brings without a search.
 
 Networks are chosen on the search split, and energies are measured on it; the test split is read for what is called
 "test". With ``--folder`` everything is kept there, and the same command goes on after an interruption. Figures over
@@ -35,7 +36,7 @@ from harness import Report, interval, kept, parser, shown, study_file
 
 from spikesearch.config import StudyConfig, TrainConfig
 from spikesearch.data import DataBundle, load_data
-from spikesearch.energy import Convention
+from spikesearch.energy import Convention, energy_model
 from spikesearch.export import load_network
 from spikesearch.export.folder import read_facts
 from spikesearch.io import atomic_write_bytes
@@ -56,6 +57,7 @@ EQUAL_ENERGY = (0.25, 0.5, 1.0)  # of the reference's
 GRID_LIMIT = 1000  # uniform architectures
 TUNED, SCRATCH = "ESNN, fine-tuned", "ESNN, from scratch"
 TWICE = "largest alone, twice"
+ENERGY_WEIGHTS = (0.03, 0.1)  # of the energy in the loss
 
 Row = dict[str, Any]
 
@@ -148,7 +150,7 @@ class Seed:
         print(f"seed {self.config.seed}")
         for name, row in networks.items():
             print(
-                f"  {name:<28} {row['params']:>9,} parameters  search {100 * row['search']:.2f}  "
+                f"  {name:<34} {row['params']:>9,} parameters  search {100 * row['search']:.2f}  "
                 f"test {100 * row['test']:.2f}  {row['spikformer']:.3f} / {row['strict']:.3f} uJ",
                 flush=True,
             )
@@ -211,21 +213,28 @@ class Seed:
             rows[f"{arm.name}, inherited"] = self.inherited(arm.recommended.architecture)
         rows[TUNED] = self.kept("fine-tuned", lambda: self.retrained(esnn, "inherited"))
         rows[SCRATCH] = self.kept("from-scratch", lambda: self.retrained(esnn, "scratch"))
+        for weight in ENERGY_WEIGHTS:
+            tuned = lambda weight=weight: self.retrained(esnn, "inherited", weight)  # noqa: E731
+            rows[saving(TUNED, weight)] = self.kept(f"fine-tuned-{weight}", tuned)
+            alone = lambda weight=weight: self.alone(largest, energy_weight=weight)  # noqa: E731
+            rows[saving("largest alone", weight)] = self.kept(f"alone-{weight}", alone)
         return rows
 
     def kept(self, name: str, make: Callable[[], Row]) -> Row:
         return kept(self.folder / f"network-{name}.json", make)
 
-    def alone(self, arch: Architecture, times: int = 1) -> Row:
+    def alone(self, arch: Architecture, times: int = 1, energy_weight: float = 0.0) -> Row:
         """Train an architecture from new weights, for the epochs of the recipe or a multiple of them."""
-        recipe = self.config.train.model_copy(update={"epochs": times * self.config.train.epochs})
-        checkpoints = self.folder / f"checkpoints-{arch.key}-{times}"
+        changes = {"epochs": times * self.config.train.epochs, "energy_weight": energy_weight}
+        recipe = self.config.train.model_copy(update=changes)
+        checkpoints = self.folder / f"checkpoints-{arch.key}-{times}-{energy_weight}"
         done = train_network(
             fresh_network(self.trained.scorer.extract(arch), self.config.seed),
             self.data,
             recipe,
             seed=self.config.seed,
             folder=checkpoints,
+            energy_model=energy_model(self.config.scoring),
             device=self.device,
             progress=False,
         )
@@ -242,8 +251,10 @@ class Seed:
 
         return self.kept(f"inherited-{arch.key}", make)
 
-    def retrained(self, trial: TrialResult, source: Source) -> Row:
-        folder = retrain_subnet(self.trained, trial.number, source=source, progress=False).folder
+    def retrained(self, trial: TrialResult, source: Source, energy_weight: float = 0.0) -> Row:
+        folder = retrain_subnet(
+            self.trained, trial.number, source=source, energy_weight=energy_weight, progress=False
+        ).folder
         cost = work(self.config.train, self.data, read_facts(folder)["history"])
         if source == "inherited":
             before = work(self.config.train, self.data, supernet_facts(self.trained.folder)["history"])
@@ -302,6 +313,11 @@ class Seed:
         return row
 
 
+def saving(name: str, weight: float) -> str:
+    """Return the name of a network that was trained with the energy in its loss."""
+    return f"{name}, saving {weight:g}"
+
+
 def work(recipe: TrainConfig, data: DataBundle, history: list[dict[str, float]]) -> Row:
     """Return updates of the weights and seconds of training; a supernet's update has several networks.
 
@@ -322,20 +338,20 @@ def column(runs: list[Row], network: str, key: str, factor: float = 1.0) -> np.n
 
 def table(runs: list[Row]) -> None:
     print(f"Means over {len(runs)} seeds; energies in uJ under both conventions")
-    print(f"  {'network':<28}{'parameters':>11}{'test, %':>17}{'spikformer':>19}{'strict':>19}{'updates':>9}{'s':>6}")
+    print(f"  {'network':<34}{'parameters':>11}{'test, %':>17}{'spikformer':>19}{'strict':>19}{'updates':>9}{'s':>6}")
     for name in runs[0]["networks"]:
         values = {
             key: column(runs, name, key) for key in ("params", "test", "spikformer", "strict", "updates", "seconds")
         }
         print(
-            f"  {name:<28}{values['params'].mean():>11,.0f}{shown(100 * values['test']):>17}"
+            f"  {name:<34}{values['params'].mean():>11,.0f}{shown(100 * values['test']):>17}"
             f"{shown(values['spikformer']):>19}{shown(values['strict']):>19}"
             f"{values['updates'].mean():>9.0f}{values['seconds'].mean():>6.0f}"
         )
 
 
 def claims(report: Report, runs: list[Row], hand_made: str) -> None:
-    for ours in (TUNED, SCRATCH):
+    for ours in (TUNED, SCRATCH, *(saving(TUNED, weight) for weight in ENERGY_WEIGHTS)):
         print(f"{ours}: our recommended network against others, test split")
         others = [name for name in runs[0]["networks"] if name.startswith(("ViT", "ResNet"))]
         for other in (hand_made, TWICE, *others):

@@ -6,7 +6,9 @@
 A study (by default ``studies/fashion-mnist-small.yaml``) is run as `spikesearch study run` does; the best network of at
 most half the reference's energy (`study best --max-energy`) is fine-tuned as by `subnet retrain`; and the largest
 architecture of the space is trained alone, from new weights, as long as all that took (``--alone-epochs``). Times are
-CPU seconds of one thread, which hardly depend on what else the machine does, and wall seconds. Everything is chosen on
+CPU seconds of one thread, which hardly depend on what else the machine does, and wall seconds. With ``--energy-weight``
+the fine-tuning has the energy in its loss, and ``--part saving`` trains the largest alone with that, too, which tells
+what of the saving is due to the loss and what to the architecture. Everything is chosen on
 the search split; each network is looked at once on the test split. With ``--folder`` everything is kept there, and the
 same command goes on after an interruption, whose step then counts no time before it; ``--part`` allows two processes to
 share the work. The data are looked for in `$SPIKESEARCH_DATA`, by default `../shared/data` beside the checkout; those
@@ -49,9 +51,10 @@ def main() -> None:
     arguments.add_argument("--study", choices=(FASHION, CIFAR), default=FASHION)
     arguments.add_argument("--epochs", type=int, help="instead of the study file's")
     arguments.add_argument("--folder", type=Path, help="where to keep everything; by default nowhere")
-    arguments.add_argument("--part", choices=("all", "job", "alone"), default="all", help="what is run")
+    arguments.add_argument("--part", choices=("all", "job", "alone", "saving"), default="all", help="what is run")
     arguments.add_argument("--retrain-epochs", type=int, default=9, help="of the chosen network's fine-tuning")
     arguments.add_argument("--alone-epochs", type=int, default=15, help="of the largest, for the time of the job")
+    arguments.add_argument("--energy-weight", type=float, default=0.0, help="of the chosen network's fine-tuning")
     args = arguments.parse_args()
     torch.set_num_threads(1)
     report = Report("whole_job", args.quick)
@@ -65,9 +68,11 @@ def main() -> None:
             return
         config = study(args.study, path, 2 if args.quick else args.epochs, args.quick)
         parts = {
-            "job": lambda: job(config, folder, retrain_epochs),
-            "alone": lambda: kept(folder / f"alone-{alone_epochs}.json", lambda: alone(config, folder, alone_epochs)),
+            "job": lambda: job(config, folder, retrain_epochs, args.energy_weight),
+            "alone": lambda: alone(config, folder, alone_epochs, 0.0),
         }
+        if args.energy_weight:
+            parts["saving"] = lambda: alone(config, folder, alone_epochs, args.energy_weight)
         done = {name: run() for name, run in parts.items() if args.part in ("all", name)}
     if "job" in done:
         summarise(report, **done)
@@ -115,7 +120,7 @@ def timed(run: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
     return step
 
 
-def job(config: StudyConfig, folder: Path, epochs: int) -> dict[str, Any]:
+def job(config: StudyConfig, folder: Path, epochs: int, energy_weight: float) -> dict[str, Any]:
     """Train the supernet, search, choose, fine-tune."""
     storage = f"sqlite:///{folder.resolve() / 'spikesearch.db'}"
 
@@ -133,12 +138,16 @@ def job(config: StudyConfig, folder: Path, epochs: int) -> dict[str, Any]:
         assert reference is not None
         chosen = best_trial(study, max_energy=reference.energy_uJ * SHARE)
         trained = open_trained(config.name, storage=storage)
-        retraining = retrain_subnet(trained, chosen.number, epochs=epochs, progress=False)
-        return {"chosen": facts(chosen), "epochs": epochs, "networks": retraining.to_dict()["networks"]}
+        retraining = retrain_subnet(trained, chosen.number, epochs=epochs, energy_weight=energy_weight, progress=False)
+        return {
+            "chosen": facts(chosen),
+            "epochs": epochs,
+            "energy_weight": energy_weight,
+            "networks": retraining.to_dict()["networks"],
+        }
 
-    return {
-        step.__name__: kept(folder / f"{step.__name__}.json", timed(step)) for step in (supernet, search, fine_tuning)
-    }
+    files = {"supernet": supernet, "search": search, f"fine_tuning-{epochs}-{energy_weight:g}": fine_tuning}
+    return {step.__name__: kept(folder / f"{file}.json", timed(step)) for file, step in files.items()}
 
 
 def facts(trial: TrialResult | None) -> dict[str, Any]:
@@ -151,21 +160,25 @@ def facts(trial: TrialResult | None) -> dict[str, Any]:
     }
 
 
-def alone(config: StudyConfig, folder: Path, epochs: int) -> dict[str, Any]:
-    """Train the largest architecture from new weights, with the recipe of the study."""
+def alone(config: StudyConfig, folder: Path, epochs: int, energy_weight: float) -> dict[str, Any]:
+    """Train the largest architecture from new weights, with the recipe of the study; once."""
+    name = f"alone-{epochs}-{energy_weight:g}"
+    return kept(folder / f"{name}.json", lambda: train_largest(config, folder / name, epochs, energy_weight))
+
+
+def train_largest(config: StudyConfig, checkpoints: Path, epochs: int, energy_weight: float) -> dict[str, Any]:
     data = load_data(config.data, seed=config.seed)
     start = fresh_network(new_supernet(config, data).extract(config.space.search_space().largest), config.seed)
-    train = config.train.model_copy(update={"epochs": epochs})
+    train = config.train.model_copy(update={"epochs": epochs, "energy_weight": energy_weight})
     cpu = time.process_time()
-    done = train_network(
-        start, data, train, seed=config.seed, folder=folder / f"alone-{epochs}", title="Largest", progress=False
-    )
+    done = train_network(start, data, train, seed=config.seed, folder=checkpoints, title="Largest", progress=False)
     cpu = time.process_time() - cpu
     calibrate_network(done.net, calibration_images(data, config.scoring))
     scores = {split: score_network(done.net, data, config.scoring, split) for split in ("search", "test")}
     return {
         "cpu_s": cpu,
         "epochs": epochs,
+        "energy_weight": energy_weight,
         "search_accuracy": scores["search"].accuracy,
         "test_accuracy": scores["test"].accuracy,
         "energy_uJ": scores["search"].energy_uJ,
@@ -173,7 +186,9 @@ def alone(config: StudyConfig, folder: Path, epochs: int) -> dict[str, Any]:
     }
 
 
-def summarise(report: Report, job: dict[str, Any], alone: dict[str, Any] | None = None) -> None:
+def summarise(
+    report: Report, job: dict[str, Any], alone: dict[str, Any] | None = None, saving: dict[str, Any] | None = None
+) -> None:
     """State times, accuracies and energies."""
     tuning = job["fine_tuning"]
     rows = {row["role"]: row for row in tuning["networks"]}
@@ -186,6 +201,7 @@ def summarise(report: Report, job: dict[str, Any], alone: dict[str, Any] | None 
     report.claim("hypervolume of the search", round(job["search"]["hypervolume"], 4))
     report.claim("chosen", f"trial {tuning['chosen']['number']}, {tuning['chosen']['architecture']}")
     report.claim("epochs of its fine-tuning", tuning["epochs"])
+    report.claim("weight of the energy in its loss", tuning["energy_weight"])
     for role, row in (("inherited", rows["inherited"]), ("retrained", ours), ("reference, inherited", reference)):
         figures = f"{100 * row['test_accuracy']:.2f} % at {row['energy_uJ']:.3f} uJ"
         report.claim(f"{role}: test accuracy and energy", figures)
@@ -199,6 +215,12 @@ def summarise(report: Report, job: dict[str, Any], alone: dict[str, Any] | None 
     report.claim("test points that the retrained one loses against it", round(lost, 2), "at most 0.5", lost <= 0.5)
     ratio = ours["energy_uJ"] / alone["energy_uJ"]
     report.claim("energy of the retrained over that of the largest alone", round(ratio, 3), "at most 0.5", ratio <= 0.5)
+    if saving is not None:
+        figures = f"{100 * saving['test_accuracy']:.2f} % at {saving['energy_uJ']:.3f} uJ"
+        report.claim("largest alone with the energy in its loss, too", figures)
+        lost = 100 * (saving["test_accuracy"] - ours["test_accuracy"])
+        report.claim("test points that the retrained one loses against that", round(lost, 2))
+        report.claim("its energy over that", round(ours["energy_uJ"] / saving["energy_uJ"], 3))
 
 
 if __name__ == "__main__":
