@@ -216,8 +216,9 @@ class Seed:
         for weight in ENERGY_WEIGHTS:
             tuned = lambda weight=weight: self.retrained(esnn, "inherited", weight)  # noqa: E731
             rows[saving(TUNED, weight)] = self.kept(f"fine-tuned-{weight}", tuned)
-            alone = lambda weight=weight: self.alone(largest, energy_weight=weight)  # noqa: E731
-            rows[saving("largest alone", weight)] = self.kept(f"alone-{weight}", alone)
+        most = max(ENERGY_WEIGHTS)
+        alone = self.kept(f"alone-{most}", lambda: self.alone(largest, energy_weight=most))
+        rows[saving("largest alone", most)] = alone
         return rows
 
     def kept(self, name: str, make: Callable[[], Row]) -> Row:
