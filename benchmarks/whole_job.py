@@ -7,17 +7,18 @@ A study (by default ``studies/fashion-mnist-small.yaml``) is run as `spikesearch
 most half the reference's energy (`study best --max-energy`) is fine-tuned as by `subnet retrain`; and the largest
 architecture of the space is trained alone, from new weights, as long as all that took (``--alone-epochs``). Times are
 CPU seconds of one thread, which hardly depend on what else the machine does, and wall seconds. With ``--energy-weight``
-the fine-tuning has the energy in its loss, and ``--part saving`` trains the largest alone with that, too, which tells
-what of the saving is due to the loss and what to the architecture. Everything is chosen on
-the search split; each network is looked at once on the test split. With ``--folder`` everything is kept there, and the
-same command goes on after an interruption, whose step then counts no time before it; ``--part`` allows two processes to
-share the work. The data are looked for in `$SPIKESEARCH_DATA`, by default `../shared/data` beside the checkout; those
-of CIFAR-10 are JPEG files, which are a little worse than the original.
+the fine-tuning has the energy in its loss; then the largest is also trained alone with that, which tells what of a
+saving is due to the loss and what to the architecture. Everything is chosen on the search split; each network is looked
+at once on the test split. With ``--folder`` everything is kept there, and the same command goes on after an
+interruption, whose step then counts no time before it; ``--part`` allows processes to share the work. The data are
+looked for in `$SPIKESEARCH_DATA`, by default `../shared/data` beside the checkout; those of CIFAR-10 are JPEG files,
+which are a little worse than the original.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import tarfile
 import tempfile
 import time
@@ -30,6 +31,7 @@ from harness import Report, data_folder, kept, parser, study_file
 
 from spikesearch.config import StudyConfig
 from spikesearch.data import load_data
+from spikesearch.energy import energy_model
 from spikesearch.scoring.calibration import calibration_images
 from spikesearch.scoring.plain import calibrate_network, score_network
 from spikesearch.study.prepare import new_supernet
@@ -56,6 +58,10 @@ def main() -> None:
     arguments.add_argument("--alone-epochs", type=int, default=15, help="of the largest, for the time of the job")
     arguments.add_argument("--energy-weight", type=float, default=0.0, help="of the chosen network's fine-tuning")
     args = arguments.parse_args()
+    if not 0 <= args.energy_weight < math.inf:
+        arguments.error("--energy-weight must be a finite number of at least 0.")
+    if args.part == "saving" and not args.energy_weight:
+        arguments.error("--part saving needs an --energy-weight.")
     torch.set_num_threads(1)
     report = Report("whole_job", args.quick)
     retrain_epochs, alone_epochs = (1, 1) if args.quick else (args.retrain_epochs, args.alone_epochs)
@@ -146,7 +152,7 @@ def job(config: StudyConfig, folder: Path, epochs: int, energy_weight: float) ->
             "networks": retraining.to_dict()["networks"],
         }
 
-    files = {"supernet": supernet, "search": search, f"fine_tuning-{epochs}-{energy_weight:g}": fine_tuning}
+    files = {"supernet": supernet, "search": search, with_weight("fine_tuning", energy_weight): fine_tuning}
     return {step.__name__: kept(folder / f"{file}.json", timed(step)) for file, step in files.items()}
 
 
@@ -162,8 +168,12 @@ def facts(trial: TrialResult | None) -> dict[str, Any]:
 
 def alone(config: StudyConfig, folder: Path, epochs: int, energy_weight: float) -> dict[str, Any]:
     """Train the largest architecture from new weights, with the recipe of the study; once."""
-    name = f"alone-{epochs}-{energy_weight:g}"
+    name = with_weight(f"alone-{epochs}", energy_weight)
     return kept(folder / f"{name}.json", lambda: train_largest(config, folder / name, epochs, energy_weight))
+
+
+def with_weight(name: str, energy_weight: float) -> str:
+    return f"{name}-saving-{energy_weight:g}" if energy_weight else name
 
 
 def train_largest(config: StudyConfig, checkpoints: Path, epochs: int, energy_weight: float) -> dict[str, Any]:
@@ -171,7 +181,16 @@ def train_largest(config: StudyConfig, checkpoints: Path, epochs: int, energy_we
     start = fresh_network(new_supernet(config, data).extract(config.space.search_space().largest), config.seed)
     train = config.train.model_copy(update={"epochs": epochs, "energy_weight": energy_weight})
     cpu = time.process_time()
-    done = train_network(start, data, train, seed=config.seed, folder=checkpoints, title="Largest", progress=False)
+    done = train_network(
+        start,
+        data,
+        train,
+        seed=config.seed,
+        folder=checkpoints,
+        title="Largest",
+        energy_model=energy_model(config.scoring),
+        progress=False,
+    )
     cpu = time.process_time() - cpu
     calibrate_network(done.net, calibration_images(data, config.scoring))
     scores = {split: score_network(done.net, data, config.scoring, split) for split in ("search", "test")}

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from spikesearch.architecture import Residual
 
-_Sum = Callable[[Tensor], float]
-
 FIRST_LAYER = "stem.stages.0.conv"
 HEAD, HEAD_LIF = "head", "head_lif"
+
+_Sum = Callable[[Tensor], Any]  # a number, or a scalar tensor with a gradient
 
 
 @dataclass
@@ -66,6 +66,8 @@ class Activity:
         time_steps: Number of simulation steps T.
         static: Whether the samples were images (and not event frames).
         residual: What the network's residual connections carry, see :class:`~spikesearch.Spikformer`.
+
+    What was recorded differentiably has scalar tensors for sums.
     """
 
     layers: dict[str, LayerActivity] = field(default_factory=dict)

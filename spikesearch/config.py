@@ -88,8 +88,8 @@ class TrainConfig(Section):
             in the first block (stochastic depth, timm's drop path).
         surrogate_slope: Slope of the sigmoid that stands for the derivative of a spike while training (``alpha`` of
             SpikingJelly's ``surrogate.Sigmoid``).
-        energy_weight: Weight of the logarithm of the energy in the loss; 0 is off. Training then lowers firing rates:
-            0.1 makes halving the energy worth 0.07 of cross-entropy.
+        energy_weight: Weight of the logarithm of the energy in the loss, which lowers firing rates; 0 is off. It plays
+            the part of F_AEB's beta, and grows from 0 over the first half of the training.
         clip_grad: Largest gradient norm; ``None`` is off.
         strategy: ``sandwich`` (largest, smallest and random subnets per step) or ``uniform`` (one random subnet).
         random_subnets: Random subnets per sandwich step.
@@ -99,7 +99,8 @@ class TrainConfig(Section):
             time.
         sync_batch_norm: Whether several processes that train together share their batch-norm statistics.
         compile: Whether ``torch.compile`` compiles a network that is trained by itself: minutes first, then faster
-            steps. A supernet is never compiled, because every architecture would be compiled anew.
+            steps. A supernet is never compiled, because every architecture would be compiled anew, nor is a network
+            with ``energy_weight``.
         checkpoint_every_epochs: How often training is made resumable.
     """
 

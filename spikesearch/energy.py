@@ -24,7 +24,7 @@ times the fraction of non-zero inputs. ``energy = 4.6 pJ * MACs + 0.9 pJ * ACs``
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
@@ -128,6 +128,7 @@ class EnergyReport:
         return "\n".join([head, *lines, total, notes])
 
 
+@dataclass(frozen=True)
 class EnergyModel:
     """Turns measured activity into energy under a named convention; see the module for the formulas.
 
@@ -140,15 +141,16 @@ class EnergyModel:
         ValueError: If the convention is unknown or an energy is negative.
     """
 
-    def __init__(self, convention: Convention = "spikformer", *, mac_pj: float = 4.6, ac_pj: float = 0.9) -> None:
-        if convention not in get_args(Convention):
-            raise ValueError(f"`convention` must be one of {list(get_args(Convention))}, but got {convention!r}.")
-        for name, value in (("mac_pj", mac_pj), ("ac_pj", ac_pj)):
-            if not value >= 0:
-                raise ValueError(f"`{name}` must be at least 0 (picojoules), but got {value!r}.")
-        self.convention = convention
-        self.mac_pj = mac_pj
-        self.ac_pj = ac_pj
+    convention: Convention = "spikformer"
+    mac_pj: float = field(default=4.6, kw_only=True)
+    ac_pj: float = field(default=0.9, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.convention not in get_args(Convention):
+            raise ValueError(f"`convention` must be one of {list(get_args(Convention))}, but got {self.convention!r}.")
+        for name in ("mac_pj", "ac_pj"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"`{name}` must be at least 0 (picojoules), but got {getattr(self, name)!r}.")
 
     @torch.no_grad()
     def report(self, net: nn.Module, x: Tensor, *, batch_size: int = 256) -> EnergyReport:
@@ -177,6 +179,8 @@ class EnergyModel:
 
     def price(self, activity: Activity) -> EnergyReport:
         """Turn the activity recorded by :func:`measure_activity` into a report.
+
+        If it was recorded differentiably, every number of the report that depends on spikes is a scalar tensor.
 
         Raises:
             ValueError: As :meth:`report`.
@@ -209,7 +213,6 @@ class EnergyModel:
 
         Args:
             activity: Of some of its modules, see :meth:`Activity.part`; the head goes with the neurons in front of it.
-                Was it recorded differentiably, so is the result a scalar tensor with a gradient.
         """
         return sum(layer.energy_uJ for layer in self._lines(activity))
 
@@ -237,8 +240,8 @@ class EnergyModel:
         for name, ssa in activity.attention.items():
             dense = ssa.dense_ops / activity.n_images
             f_q, f_k, f_v = (total / ssa.elements for total in (ssa.q, ssa.k, ssa.v))
-            acs = dense * (min(f_k, f_v) + f_q)
-            layers.append(self._line(name, "attention", 2 * dense, (min(f_k, f_v) + f_q) / 2, 0.0, acs))
+            rate = min(f_k, f_v) + f_q
+            layers.append(self._line(name, "attention", 2 * dense, rate / 2, 0.0, dense * rate))
         if strict and activity.neurons:
             updates = sum(neurons.elements for neurons in activity.neurons.values())
             fired = sum(neurons.spikes for neurons in activity.neurons.values())

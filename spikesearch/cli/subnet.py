@@ -87,8 +87,8 @@ def retrain(
         float | None,
         typer.Option(
             metavar="WEIGHT",
-            help="Of the logarithm of the energy in the loss: 0.1 makes halving the energy worth 0.07 of "
-            "cross-entropy. By default train.energy_weight of the study file.",
+            help="Of the energy in the loss, as beta in F_AEB; 0.02 is mild. By default train.energy_weight of the "
+            "study file.",
         ),
     ] = None,
     recipe_from: Annotated[

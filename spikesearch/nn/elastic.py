@@ -71,6 +71,10 @@ class ChannelStats:
     mean: Tensor
     var: Tensor
 
+    def clone(self) -> ChannelStats:
+        """Return a copy in memory of its own."""
+        return ChannelStats(self.mean.clone(), self.var.clone())
+
 
 class ElasticBatchNorm(nn.Module):
     """Batch-norm whose channels are prefixes of the largest ones, with a gain folded into scale and shift.

@@ -152,7 +152,7 @@ def retrain_subnet(
             config = config.model_copy(update={"epochs": epochs})
         if energy_weight is not None:
             if not 0 <= energy_weight < math.inf:
-                raise StudyError(f"`energy_weight` must be a number of at least 0, but got {energy_weight}.")
+                raise StudyError(f"`energy_weight` must be a finite number of at least 0, but got {energy_weight}.")
             config = config.model_copy(update={"energy_weight": energy_weight})
         seed = trained.config.seed if seed is None else seed
         job = _Job(trained, source or "inherited", config, seed)

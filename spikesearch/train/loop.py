@@ -12,8 +12,8 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,10 +62,11 @@ class _Share:
 
 @dataclass
 class _Tally:
-    """What a step reports: the loss and the right answers of its first network, summed over images."""
+    """What a step reports: the loss, right answers and energy of its first network, summed over images."""
 
     loss: float = 0.0
     correct: float = 0.0
+    energy: float = 0.0
     images: int = 0
 
 
@@ -85,6 +86,7 @@ class Trainer:
         team: The processes that train the module together; each has a trainer with the same arguments. Only the first
             one reads and writes ``folder``. After every step all of them hold the same weights, and the same running
             batch-norm statistics: the mean of theirs.
+        energy_model: Prices the energy in the loss, where ``config.energy_weight`` wants it there.
 
     Raises:
         ConfigError: If the batches are too small to be divided.
@@ -103,7 +105,7 @@ class Trainer:
         folder: Path,
         device: str | torch.device = "cpu",
         team: Team = Team(),  # noqa: B008 - immutable
-        energy_model: EnergyModel = EnergyModel(),  # noqa: B008 - never changed
+        energy_model: EnergyModel = EnergyModel(),  # noqa: B008 - immutable
     ) -> None:
         from timm.optim import create_optimizer_v2  # takes seconds; who loads a supernet needs none of it
         from timm.scheduler import create_scheduler_v2
@@ -165,7 +167,8 @@ class Trainer:
                 training.
 
         Returns:
-            Loss, training accuracy (of the first network of every step) and images per second of each epoch.
+            Loss, training accuracy (of the first network of every step) and images per second of each epoch; with the
+            energy in the loss also that energy, in microjoules per image as it was seen in training.
 
         Raises:
             CheckpointError: If the checkpoint is corrupt or of another training.
@@ -176,7 +179,8 @@ class Trainer:
         shown = training_progress(title, self.config.epochs * steps, start * steps, visible)
         with shown as bar, self._shared_statistics(), self._in_training():
             for epoch in range(start, self.config.epochs):
-                record = self._epoch(epoch, bar)
+                with nullcontext() if self.energy is None else self.energy.attached():
+                    record = self._epoch(epoch, bar)
                 if on_epoch is not None:
                     on_epoch(epoch + 1, record, self.final)
                 self.history.append(record)
@@ -202,24 +206,28 @@ class Trainer:
             limit = math.inf if self.config.clip_grad is None else self.config.clip_grad
             norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), limit))
             if not math.isfinite(norm + done.loss):
-                raise TrainingError(f"The training diverged in epoch {epoch + 1}; lower `train.lr`.")
+                remedy = "`train.lr`" if self.energy is None else "`train.lr` or the energy weight"
+                raise TrainingError(f"The training diverged in epoch {epoch + 1}; lower {remedy}.")
             self.optimizer.step()
             if self.ema is not None:
                 self.ema.update(self.model, step=update + 1)
             seen.loss += done.loss
             seen.correct += done.correct
+            seen.energy += done.energy
             seen.images += done.images
             loss, accuracy = seen.loss / seen.images, seen.correct / seen.images
             bar.advance(loss=loss, accuracy=accuracy, images=done.images, epoch=epoch + 1)
         seconds = time.perf_counter() - began
         record = {"loss": loss, "accuracy": accuracy, "images_per_s": seen.images / seconds}
+        if self.energy is not None:
+            record["energy_uJ"] = seen.energy / seen.images
         if self.team.size > 1:
             record["processes"] = self.team.size
         logger.info("epoch %d/%d: loss %.3f, accuracy %.3f", epoch + 1, self.config.epochs, *list(record.values())[:2])
         return record
 
     def _backward(self, indices: np.ndarray, epoch: int, step: int) -> _Tally:
-        """Leave the gradient of a batch in the module, that of the mean over its images."""
+        """Leave the gradient of a batch in the module, that of the mean over its images (of its parts, for energy)."""
         share = self._share(indices, epoch, step)
         done = _Tally(images=share.total)
         for part in shares(len(share.images), self.config.accumulate):
@@ -235,6 +243,9 @@ class Trainer:
                     step=step,
                     weight=len(images) / share.total,
                 )
+            if self.energy is not None:
+                done.energy += float(self.energy.energies[0]) * len(images)
+                self.energy.energies.clear()
             done.loss += result.loss * len(images)
             done.correct += float((result.logits.argmax(-1) == share.labels[part]).sum())
         if self.team.size > 1:
@@ -247,9 +258,9 @@ class Trainer:
         statistics = [buffer for buffer in self.model.buffers() if buffer.is_floating_point()]
         for buffer in statistics:
             buffer.mul_(weight)
-        counts = torch.tensor([done.loss, done.correct], device=self.device)
+        counts = torch.tensor([done.loss, done.correct, done.energy], device=self.device)
         self.team.add_up([*gradients, *statistics, counts])
-        done.loss, done.correct = counts.tolist()
+        done.loss, done.correct, done.energy = counts.tolist()
 
     def _share(self, indices: np.ndarray, epoch: int, step: int) -> _Share:
         """Return this process's share of a batch, augmented and mixed as in the whole batch."""
@@ -267,7 +278,7 @@ class Trainer:
         return _Share(chosen[:count], images[:count], targets[:count], labels[:count], total)
 
     def _loss(self, labels: Tensor) -> LossFunction:
-        def loss(logits: Tensor, targets: Tensor | None) -> Tensor:
+        def loss(logits: Tensor, targets: Tensor | None = None) -> Tensor:
             targets = labels if targets is None else targets
             smoothing = 0.0 if targets.is_floating_point() else self.config.label_smoothing
             value = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
@@ -309,11 +320,9 @@ class Trainer:
 
     @contextmanager
     def _in_training(self) -> Iterator[None]:
-        """Give the module the surrogate slope of the recipe, its drop path, and its energy, inside a ``with`` block."""
-        parts = [part.attached() for part in (self.drop_path, self.energy) if part is not None]
-        with set_surrogate_slope(self.model, self.config.surrogate_slope), ExitStack() as stack:
-            for part in parts:
-                stack.enter_context(part)
+        """Give the module the surrogate slope and the drop path of the recipe inside a ``with`` block."""
+        skipping = nullcontext() if self.drop_path is None else self.drop_path.attached()
+        with set_surrogate_slope(self.model, self.config.surrogate_slope), skipping:
             yield
 
     def _autocast(self) -> Any:
@@ -365,7 +374,7 @@ def recipe_identity(config: TrainConfig, energy_model: EnergyModel) -> dict[str,
     """
     recipe = config.model_dump(mode="json", exclude={*FREE_KEYS})
     if config.energy_weight:
-        recipe["energy_model"] = vars(energy_model)
+        recipe["energy_model"] = asdict(energy_model)
     # left out where they change nothing, so that older checkpoints are still those of the same training
     fields = type(config).model_fields
     return {key: value for key, value in recipe.items() if key not in _NEWER_KEYS or value != fields[key].default}

@@ -56,7 +56,7 @@ def train_network(
     seed: int,
     folder: Path,
     title: str = "Network",
-    energy_model: EnergyModel = EnergyModel(),  # noqa: B008 - never changed
+    energy_model: EnergyModel = EnergyModel(),  # noqa: B008 - immutable
     device: str | torch.device = "cpu",
     progress: bool = True,
     on_epoch: EpochCallback | None = None,
@@ -88,7 +88,7 @@ def train_network(
     model = fast_copy(net)
     if config.compile and config.energy_weight:
         logger.warning(
-            "`train.compile` has no effect beside `train.energy_weight`: what counts spikes is not compiled."
+            "`train.compile` has no effect beside `train.energy_weight`: the hooks that count spikes are not compiled."
         )
     elif config.compile and can_compile(device):
         logger.info("The network is compiled in the first step, which takes minutes.")

@@ -41,7 +41,7 @@ def train_supernet(
     *,
     seed: int,
     run_dir: Path,
-    energy_model: EnergyModel = EnergyModel(),  # noqa: B008 - never changed
+    energy_model: EnergyModel = EnergyModel(),  # noqa: B008 - immutable
     device: str | torch.device = "cpu",
     progress: bool = True,
 ) -> Supernet:
@@ -67,7 +67,8 @@ def train_supernet(
         A supernet with the final weights, on ``device``, in evaluation mode.
 
     Raises:
-        CheckpointError: If ``run_dir`` holds a corrupt supernet, or that of another space, data set, recipe or seed.
+        CheckpointError: If ``run_dir`` holds a corrupt supernet, or that of another space, data set, recipe or seed, or
+            one whose loss holds the energy of another model.
         StorageError: If ``run_dir`` cannot be written.
         TeamError: If the processes cannot be connected, were called with different arguments, or one of them ends.
     """
@@ -138,7 +139,7 @@ def check_run_dir(
     *,
     seed: int,
     run_dir: Path,
-    energy_model: EnergyModel = EnergyModel(),  # noqa: B008 - never changed
+    energy_model: EnergyModel = EnergyModel(),  # noqa: B008 - immutable
 ) -> None:
     """Raise what :func:`train_supernet` would because of what ``run_dir`` holds, without reading weights.
 

@@ -35,6 +35,12 @@ def test_retrain_once_in_every_format(finished: Path, cli: Callable[..., Result]
     assert "'spikformer' convention" in table
     assert table.startswith("Network in net\n")
     assert (finished / "net" / "model.safetensors").exists()
+    saving = cli("subnet", "retrain", "tiny", "--trial", 0, "--epochs", 1, "--energy-weight", 0.5, "-f", "json").json()
+    assert saving["recipe"] == {**shown["recipe"], "energy_weight": 0.5}
+    assert (
+        "a finite number of at least 0, but got nan"
+        in cli("subnet", "retrain", "tiny", "--energy-weight", "nan").complaint
+    )
     assert "`epochs` must be at least 1" in cli("subnet", "retrain", "tiny", "--epochs", 0).complaint
 
 

@@ -149,8 +149,8 @@ def test_a_study_that_vanishes_is_one_line(study: str, tmp_path: Path, line: str
     ("options", "message"),
     [
         ({"epochs": 0}, "`epochs` must be at least 1, but got 0"),
-        ({"energy_weight": -0.1}, "`energy_weight` must be a number of at least 0, but got -0.1"),
-        ({"energy_weight": float("inf")}, "`energy_weight` must be a number of at least 0, but got inf"),
+        ({"energy_weight": -0.1}, "`energy_weight` must be a finite number of at least 0, but got -0.1"),
+        ({"energy_weight": float("inf")}, "`energy_weight` must be a finite number of at least 0, but got inf"),
         ({"source": "teacher"}, "`source` must be 'inherited' or 'scratch', but got 'teacher'"),
         ({"number": 99}, "no COMPLETE trial 99; COMPLETE are 0, 1"),
     ],
