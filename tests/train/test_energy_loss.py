@@ -56,19 +56,19 @@ def energy_by_hand(net: Spikformer, x: Tensor, convention: Convention) -> Tensor
         dense[f"blocks.{block}.mlp.fc1.linear"] = dense[f"blocks.{block}.mlp.fc2.linear"] = tokens * width * hidden
     macs = steps * 64 * 9 * 2
     graded = [name for name in dense if name.endswith(("qkv.linear", "fc1.linear"))]
-    acs = sum(width * heads * 0.0 for _ in products)
+    acs = torch.zeros(())
     if convention == "strict":
         macs += sum(out.numel() for out in neurons.values()) / len(x)  # membranes
         if net.residual == "add":
             macs += sum(steps * dense.pop(name) for name in graded)
     if convention == "strict" and net.residual == "membrane":
-        acs += steps * tokens * width * 10 * neurons["head_lif"].mean()
+        acs = acs + steps * tokens * width * 10 * neurons["head_lif"].mean()
     else:
         macs += width * 10
     for name, operations in dense.items():
-        acs += steps * operations * inputs[name].mean()
+        acs = acs + steps * operations * inputs[name].mean()
     for q, k, v in products:
-        acs += steps * tokens * width * (width // heads) * (torch.minimum(k.mean(), v.mean()) + q.mean())
+        acs = acs + steps * tokens * width * (width // heads) * (torch.minimum(k.mean(), v.mean()) + q.mean())
     return acs * 0.9e-6 + macs * 4.6e-6
 
 
