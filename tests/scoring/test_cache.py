@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -257,3 +259,32 @@ def test_an_output_larger_than_the_limit_is_not_kept():
     cache.add(["b", "c"], [node(64, 1.0), node(0, 1.0)])
     assert len(cache.find(["a"])) == 1
     assert cache.find(["b", "c"]) == []
+
+
+_SCORE_MANY = """
+import numpy as np, psutil, torch
+
+from spikesearch.config import find_study_file, load_study_file
+from spikesearch.data import load_data
+from spikesearch.scoring import Scorer
+from spikesearch.study.prepare import new_supernet
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+config = load_study_file(find_study_file("digits"))
+data = load_data(config.data, seed=0)
+scorer = Scorer(new_supernet(config, data).eval(), data, config.scoring)
+memory = []
+for seed in range(24):
+    scorer.score(scorer.supernet.space.sample(np.random.default_rng(seed)))
+    memory.append(psutil.Process().memory_info().rss)
+print(max(memory) - memory[0], scorer.cache.nbytes)
+"""
+
+
+def test_the_process_grows_by_little_more_than_what_is_kept():
+    """With pieces of what is kept between the large tensors it grows by 900 MiB, because the heap has only holes."""
+    done = subprocess.run([sys.executable, "-c", _SCORE_MANY], capture_output=True, text=True, check=True)
+    grown, kept = (int(number) / 2**20 for number in done.stdout.split())
+    assert kept > 40
+    assert grown < kept + 500
