@@ -9,6 +9,7 @@ import typer
 from spikesearch.cli.output import DownloadOption, Format, FormatOption, print_structure, print_table
 
 SKIPPED_SHOWN = 20
+CLASSES_SHOWN = 20
 
 app = typer.Typer(
     help="Which data there can be, and whether yours can be used.", no_args_is_help=True, rich_markup_mode=None
@@ -46,6 +47,9 @@ def check(
         print(found["fingerprint"])
     elif chosen is Format.table:
         print(found["summary"])
+        names = list(found["splits"]["train"]["per_class"])
+        more = f" and {len(names) - CLASSES_SHOWN} more" if len(names) > CLASSES_SHOWN else ""
+        print(f"Classes: {', '.join(names[:CLASSES_SHOWN])}{more}")
         rows = [
             (name, split["images"], *_least_and_most(split["per_class"])) for name, split in found["splits"].items()
         ]

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -71,7 +71,10 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     table = Table(title=Text(title), title_justify="left", title_style="bold")
     for index, column in enumerate(columns):
         numeric = all(isinstance(row[index], int | float) or row[index] in ("", "-") for row in rows)
-        table.add_column(Text(column), justify="right" if numeric and rows else "left")
+        # Where there is little room, texts are folded, but no number is cut.
+        figures = not set().union(*(_cell(row[index]) for row in rows)) - set("0123456789.,+-e%")
+        justify: Literal["left", "right"] = "right" if numeric and rows else "left"
+        table.add_column(Text(column), justify=justify, overflow="fold", no_wrap=figures)
     for row in rows:
         table.add_row(*(Text(_cell(value)) for value in row))
     _print_rich(table)

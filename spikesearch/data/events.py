@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -245,19 +245,17 @@ def _fill(array: np.ndarray, recordings: RecordingStore) -> None:
 
 def _cached(recordings: RecordingStore, path: Path) -> ArrayStore:
     """Return the frames in a memory-mapped file, which is written first where it is missing or of other recordings."""
-    if not path.name:
+    if not path.name or path.is_dir():
         raise ConfigError(f"`data.cache` must name a file, but got {str(path)!r}.")
-    path = path.with_suffix(".npy")
+    if path.suffix != ".npy":
+        path = path.with_name(f"{path.name}.npy")
     facts = path.with_suffix(".json")
     wanted: dict[str, Any] = {"content": recordings.files_hash(), "shape": [len(recordings), *recordings.shape]}
-    try:
-        known = json.loads(facts.read_text())
-    except (OSError, ValueError):
-        known = None
-    if known != wanted or not path.exists():
+    known = _cache_facts(path, facts, wanted.keys())
+    if known != wanted or not _is_array(path, tuple(wanted["shape"])):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            facts.unlink(missing_ok=True)
+            atomic_write_json(facts, {**wanted, "content": None})  # ours, but not finished
             handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
             os.close(handle)
             try:
@@ -271,6 +269,30 @@ def _cached(recordings: RecordingStore, path: Path) -> ArrayStore:
             raise StorageError(f"Cannot write the frames to `data.cache` {path}: {error.strerror or error}.") from None
         atomic_write_json(facts, wanted)
     return ArrayStore(np.load(path, mmap_mode="r"))
+
+
+def _cache_facts(path: Path, facts: Path, keys: Set[str]) -> dict[str, Any] | None:
+    """Return what is known of a cache, ``None`` if there is none; refuse files that somebody else wrote."""
+    if not path.exists() and not facts.exists():
+        return None
+    try:
+        known = json.loads(facts.read_text())
+    except (OSError, ValueError):
+        known = None
+    if not isinstance(known, dict) or known.keys() != keys:
+        raise ConfigError(
+            f"`data.cache` would overwrite {path if path.exists() else facts}, which is no cache of frames; name "
+            f"another file, or remove {path} and {facts}."
+        )
+    return known
+
+
+def _is_array(path: Path, shape: tuple[int, ...]) -> bool:
+    try:
+        array = np.load(path, mmap_mode="r")
+    except (OSError, ValueError):  # missing or damaged
+        return False
+    return bool(array.shape == shape and array.dtype == np.uint16)
 
 
 def _check_same_classes(path: Path, files: Files) -> None:
@@ -304,7 +326,7 @@ def _check_present(dataset: Any, config: SpikingJellyData) -> None:
 
 def _natural(name: Path | str) -> tuple[int, int, str]:
     text = name.name if isinstance(name, Path) else name
-    return (0, int(text), "") if text.isdigit() else (1, 0, text)
+    return (0, int(text), text) if text.isdecimal() else (1, 0, text)
 
 
 @contextmanager

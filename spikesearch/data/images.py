@@ -367,4 +367,7 @@ def _check_same_classes(path: Path, names: dict[bool, list[str]]) -> None:
 def _file_size(file: ImageFile) -> int:
     if hasattr(file.reader, "targets"):
         return int(file.reader.samples[file.index][0].size)
-    return Path(file.reader.samples[file.index][0]).stat().st_size
+    try:
+        return Path(file.reader.samples[file.index][0]).stat().st_size
+    except OSError as error:  # a link that leads nowhere, say
+        raise DataError(f"{file.name} cannot be read ({error.strerror}). Remove it, or repair it.") from None

@@ -9,6 +9,7 @@ and a study of the same training may share them.
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     import optuna
 
 OWNER_FILE = "owner.json"
+
+_log = logging.getLogger(__name__)
 
 
 def new_identity() -> str:
@@ -49,12 +52,21 @@ def is_foreign(folder: Path, study: optuna.Study | None) -> bool:
 
 
 def claim(folder: Path, study: optuna.Study) -> None:
-    """Write into a folder that it belongs to a study, unless it belongs to one; the caller holds the study's lock.
+    """Write into a folder that it belongs to a study; the caller holds the study's lock.
+
+    One that belongs to another study stays that one's, with a warning.
 
     Raises:
-        StorageError: If the folder cannot be written.
+        StorageError: If the folder cannot be written, or its owner cannot be read.
     """
     if (folder / OWNER_FILE).exists():
+        if is_foreign(folder, study):
+            _log.warning(
+                "%s belongs to another study, with which study %r shares its supernet and other files. They go when "
+                "that one is deleted; --run-dir gives a study a folder of its own.",
+                folder,
+                study.study_name,
+            )
         return
     identity = study.user_attrs.get(provenance.IDENTITY)
     if identity is None:  # made by an earlier version

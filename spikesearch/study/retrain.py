@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from spikesearch.errors import StudyError
+from spikesearch.errors import CheckpointError, StudyError
 from spikesearch.io import user_path
 from spikesearch.study import provenance
 from spikesearch.study.recipe import best_recipe
@@ -225,7 +225,11 @@ class _Job:
         folder = self.folder(trial)
         if not folder.exists():
             return None
-        load_network(folder)  # proves that the weights are whole
+        try:
+            load_network(folder)  # proves that the weights are whole
+        except CheckpointError as error:
+            reason = str(error).partition("; ")[0].rstrip(".")
+            raise CheckpointError(f"{reason}. Delete {folder} to train that network again.") from None
         return read_facts(folder)
 
     def _train(self, trial: TrialResult, *, progress: bool) -> dict[str, Any]:

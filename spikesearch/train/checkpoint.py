@@ -202,12 +202,14 @@ def check_identity(path: Path, facts: Mapping[str, Any], identity: Mapping[str, 
         if found.get(key) != wanted.get(key):
             raise CheckpointError(
                 f"{path} belongs to another training: its `{key}` is {_short(found.get(key))}, but here it is "
-                f"{_short(wanted.get(key))}. Use another study name, or delete {path.parent} to train anew."
+                f"{_short(wanted.get(key))}. Use another study name or --run-dir; if nobody needs that training any "
+                f"more, remove {path} to train anew."
             )
 
 
 def _remedy(path: Path) -> str:
-    return f"restore it, or delete {path.parent} to start anew."
+    state = path.parent.name.startswith("epoch-")  # a folder for nothing else; that of a study holds more
+    return f"restore it, or delete {path.parent if state else f'{path.parent / path.stem}.*'} to start anew."
 
 
 def _short(value: Any) -> str:

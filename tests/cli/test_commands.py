@@ -78,7 +78,21 @@ def test_checking_data(tiny_file: Path, cli: Cli) -> None:
     facts = yaml.safe_load(found.out)
     assert facts["num_classes"] == 10
     assert cli("data", "check", tiny_file, "-f", "value").out == facts["fingerprint"] + "\n"
-    assert facts["fingerprint"] in cli("data", "check", tiny_file).out
+    table = cli("data", "check", tiny_file).out
+    assert facts["fingerprint"] in table
+    assert "Classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9\n" in table
+
+
+def test_narrow_tables_fold_texts_and_cut_no_number(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    from spikesearch.cli import output
+
+    monkeypatch.setattr("rich.console.Console.width", 40)
+    row = (7, "0.047123", "99.17", "D48 L2 T3 heads 2/4 mlp 2/2", "recommended")
+    output.print_table("Front", ("trial", "energy uJ", "accuracy %", "architecture", "role"), [row])
+    shown = capsys.readouterr().out
+    assert "0.047123" in shown
+    assert "99.17" in shown
+    assert "…" not in shown
 
 
 def test_the_help_says_which_trials_are_counted(cli: Cli) -> None:
@@ -223,7 +237,9 @@ def test_deleting_leaves_the_files_of_another_database(finished: Path, cli: Cli)
 
     good, other = f"sqlite:///{finished}/spikesearch.db", f"sqlite:///{finished}/other.db"
     assert cli("study", "create", "tiny.yaml", "--storage", other).status == 0
-    assert cli("supernet", "train", "tiny", "--storage", other).status == 0, "the same training: the weights are shared"
+    shared = cli("supernet", "train", "tiny", "--storage", other)
+    assert shared.status == 0, "the same training: the weights are shared"
+    assert "runs/tiny belongs to another study, with which study 'tiny' shares its supernet" in shared.err
     deleted = cli("study", "delete", "tiny", "--yes", "--storage", other)
     assert deleted.status == 0
     assert "belong to another study of this name; they stay" in deleted.err

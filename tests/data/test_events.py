@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import json
 import sys
 import zipfile
 from collections.abc import Callable
@@ -17,7 +16,7 @@ import torch
 
 from spikesearch.data import load_data
 from spikesearch.data.bundle import ArrayStore
-from spikesearch.data.events import RecordingStore, _importable_datasets
+from spikesearch.data.events import RecordingStore, _importable_datasets, class_names
 from spikesearch.data.frames import Events, Windows, integrate
 from spikesearch.data_config import EventAugment, EventFolderData, SpikingJellyData
 from spikesearch.errors import ConfigError, DataError, DataNotFoundError, StorageError
@@ -129,9 +128,36 @@ def test_a_cache_of_other_frames_is_replaced(tmp_path: Path) -> None:
         keys = {"frames": frames, "memory_mb": 0}
         cached = load_data(config(tmp_path / "data", cache=str(cache), **keys), seed=0)
         assert everything(cached) == everything(load_data(config(tmp_path / "data", **keys), seed=0))
-    cache.with_suffix(".json").write_text("{half")
+    cache.with_suffix(".npy").write_bytes(b"damaged")
     assert load_data(config(tmp_path / "data", cache=str(cache), memory_mb=0), seed=0).frames == 3
-    assert json.loads(cache.with_suffix(".json").read_text())["shape"] == [12, 3, 2, 8, 8]
+    assert np.load(cache.with_suffix(".npy")).shape == (12, 3, 2, 8, 8)
+    cache.with_suffix(".npy").unlink()  # a kill in the middle of writing
+    assert load_data(config(tmp_path / "data", cache=str(cache), memory_mb=0), seed=0).frames == 3
+
+
+@pytest.mark.parametrize("name", ["mine.npy", "mine.json", "mine"])
+def test_a_cache_never_overwrites_what_is_none(tmp_path: Path, name: str) -> None:
+    fill(tmp_path / "data")
+    mine = tmp_path / name
+    mine.mkdir() if name == "mine" else mine.write_text("[1]")
+    with pytest.raises(ConfigError, match=r"`data\.cache` (would overwrite|must name a file)"):
+        load_data(config(tmp_path / "data", memory_mb=0, cache=str(tmp_path / "mine")), seed=0)
+    assert mine.is_dir() or mine.read_text() == "[1]"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["data", name])
+
+
+def test_names_of_caches_keep_their_dots(tmp_path: Path) -> None:
+    fill(tmp_path / "data")
+    for name in ("frames.a", "frames.b"):
+        load_data(config(tmp_path / "data", memory_mb=0, cache=str(tmp_path / name)), seed=0)
+    assert {path.name for path in tmp_path.glob("frames*")} == {
+        f"frames.{name}.{suffix}" for name in "ab" for suffix in ("npy", "json")
+    }
+
+
+def test_classes_that_are_the_same_number_have_one_order(tmp_path: Path) -> None:
+    files = [(tmp_path / name / "x.npz", name, False) for name in ("²", "2", "01", "1", "b")]
+    assert class_names(files) == class_names(files[::-1]) == ("01", "1", "2", "b", "²")
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -222,6 +222,15 @@ def break_image(folder: Path) -> Path:
     return bad
 
 
+def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    link = fill(tmp_path) / "dog" / "000.png"
+    link.unlink()
+    link.symlink_to(tmp_path / "gone.png")
+    with pytest.raises(DataError, match="cannot be read") as caught:
+        load_data(config(tmp_path), seed=0)
+    assert str(link) in str(caught.value)
+
+
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n\x00\x00"])
 def test_an_unreadable_image_is_named(tmp_path: Path, content: bytes) -> None:
     bad = fill(tmp_path) / "dog" / "003.png"

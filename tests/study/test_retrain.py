@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -171,5 +172,8 @@ def test_a_damaged_result_is_refused(trained: Trained) -> None:
     done = retrain_subnet(trained, 1, **options)
     facts = json.loads((done.folder / "model.json").read_text())
     (done.folder / "model.json").write_text(json.dumps({**facts, "weights_hash": "0" * 64}))
-    with pytest.raises(CheckpointError, match="does not hold the weights"):
+    remedy = re.escape(f"describes. Delete {done.folder} to train that network again.")
+    with pytest.raises(CheckpointError, match=f"does not hold the weights .*{remedy}"):
         retrain_subnet(trained, 1, **options)
+    shutil.rmtree(done.folder)
+    assert retrain_subnet(trained, 1, **options).rows == done.rows
