@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,9 @@ def baselines_figure(runs: list[dict[str, Any]], study: str) -> bytes:
 
 
 def _networks(panel: Any, runs: list[dict[str, Any]], convention: str) -> None:
-    for number, name in enumerate(runs[0]["networks"]):
+    drawn: Counter[str] = Counter()  # networks of each colour
+    for name in runs[0]["networks"]:
+        colour = next((colour for group, colour in _COLOURS.items() if name.startswith(group)), _OTHER)
         rows = [run["networks"][name] for run in runs]
         accuracy = 100 * np.array([row["test"] for row in rows])
         mean = accuracy.mean()
@@ -59,13 +62,14 @@ def _networks(panel: Any, runs: list[dict[str, Any]], convention: str) -> None:
             np.mean([row[convention] for row in rows]),
             mean,
             yerr=[[mean - accuracy.min()], [accuracy.max() - mean]],
-            color=next((colour for group, colour in _COLOURS.items() if name.startswith(group)), _OTHER),
-            marker=_MARKERS[number % len(_MARKERS)],
+            color=colour,
+            marker=_MARKERS[drawn[colour]],
             markersize=8,
             linewidth=0.8,
             linestyle="none",
             label=name,
         )
+        drawn[colour] += 1
 
 
 def _fronts(panel: Any, run: dict[str, Any]) -> None:
