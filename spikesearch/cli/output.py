@@ -202,4 +202,7 @@ def _print_rich(table: Table) -> None:
 
     # Without a terminal nothing may be cut to an imagined width.
     width = None if sys.stdout.isatty() else 200
-    Console(width=width, soft_wrap=not sys.stdout.isatty()).print(table)
+    console = Console(width=width, soft_wrap=not sys.stdout.isatty())
+    if console.measure(table, options=console.options.update(max_width=1000)).maximum > console.width:
+        table.box, table.padding = None, (0, 1, 0, 0)  # room for what the table says
+    console.print(table)

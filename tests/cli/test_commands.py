@@ -86,13 +86,15 @@ def test_checking_data(tiny_file: Path, cli: Cli) -> None:
 def test_narrow_tables_fold_texts_and_cut_no_number(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
     from spikesearch.cli import output
 
-    monkeypatch.setattr("rich.console.Console.width", 40)
+    monkeypatch.setattr("rich.console.Console.width", 60)
     row = (7, "0.047123", "99.17", "D48 L2 T3 heads 2/4 mlp 2/2", "recommended")
     output.print_table("Front", ("trial", "energy uJ", "accuracy %", "architecture", "role"), [row])
     shown = capsys.readouterr().out
     assert "0.047123" in shown
     assert "99.17" in shown
     assert "…" not in shown
+    assert "recommended" in shown
+    assert "heads 2/4" in " ".join(shown.split())
 
 
 def test_the_help_says_which_trials_are_counted(cli: Cli) -> None:
