@@ -63,6 +63,8 @@ class ImageFiles:
         for part, test in self._parts(path):
             reader, classes = _open_reader(part)
             names[test] = classes
+            if not hasattr(reader, "targets"):  # not of tar files
+                self.notes += _doubts(part)
             for i in range(len(reader)):
                 name = reader.filename(i)
                 in_test = test or (part.suffix == ".tar" and _is_test_member(name))
@@ -340,9 +342,41 @@ def _open_reader(path: Path) -> tuple[Any, list[str]]:
     names = sorted(classes, key=classes.__getitem__)
     if "" in names:
         raise DataError(f"{path} holds images outside of class folders. Put every image in its class's sub-folder.")
+    hidden = next((name for name in names if name.startswith(".")), None)
+    if hidden is not None:
+        raise DataError(
+            f"{path} has images in the hidden folder {hidden!r}, which would be a class. Remove that folder."
+        )
     if len(names) < 2:
         raise DataError(f"{path} has the single class {names[0]!r}, but at least two class folders are needed.")
     return reader, names
+
+
+def _doubts(part: Path) -> list[str]:
+    """Return what the owner of a folder may not expect: what is of no class, and a class of several folders."""
+    from timm.data.readers.img_extensions import get_img_extensions
+
+    endings = get_img_extensions()
+    others: list[Path] = []
+    homes: dict[str, set[Path]] = {}
+    for folder, _, names in os.walk(part, followlinks=True):
+        for file in (Path(folder, name) for name in names if not name.startswith(".")):
+            if file.suffix.lower() in endings:
+                homes.setdefault(file.parent.name, set()).add(file.parent)
+            else:
+                others.append(file)
+    notes = []
+    if others:
+        which = f"{min(others)} is" if len(others) == 1 else f"{len(others)} files, such as {min(others)}, are"
+        notes.append(f"{which} not used: images end in {', '.join(endings)}.")
+    full = {home.relative_to(part).parts[0] for folders in homes.values() for home in folders if home != part}
+    empty = sorted(entry.name for entry in part.iterdir() if entry.is_dir() and entry.name not in full)
+    if empty:
+        notes.append(f"No class without images: {', '.join(empty)} in {part} holds none.")
+    for name, folders in sorted(homes.items()):
+        if len(folders) > 1:
+            notes.append(f"{' and '.join(map(str, sorted(folders)))} are one class, {name!r}.")
+    return notes
 
 
 def _targets(reader: Any) -> list[int]:

@@ -112,6 +112,8 @@ def open_session(
             study.set_user_attr(provenance.RUN_DIR, str(folder))
     _log.info("Study %r in %s, files in %s", target.name, store.name, folder)
     _log.info("Data: %s", data.summary())
+    for note in data.notes:
+        _log.info("Data: %s", note)
     return Session(store, study, config, data, folder, device)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import tarfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -220,6 +221,25 @@ def break_image(folder: Path) -> Path:
     bad = folder / "dog" / "003.png"
     bad.write_bytes(bad.read_bytes()[:60])
     return bad
+
+
+def test_what_is_in_no_class_is_noted(tmp_path: Path) -> None:
+    fill(tmp_path)
+    for name in ("a.webp", "b.txt", ".DS_Store"):
+        (tmp_path / "dog" / name).write_text("")
+    (tmp_path / "bird").mkdir()
+    (tmp_path / "cat" / "old" / "dog").mkdir(parents=True)
+    shutil.copy(tmp_path / "cat" / "000.png", tmp_path / "cat" / "old" / "dog")
+    data = load_data(config(tmp_path), seed=0)
+    assert data.class_names == ("cat", "dog")
+    files, empty, shared = data.notes
+    assert files == f"2 files, such as {tmp_path / 'dog' / 'a.webp'}, are not used: images end in .png, .jpg, .jpeg."
+    assert empty == f"No class without images: bird in {tmp_path} holds none."
+    assert shared == f"{tmp_path / 'cat' / 'old' / 'dog'} and {tmp_path / 'dog'} are one class, 'dog'."
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    shutil.copy(tmp_path / "cat" / "000.png", tmp_path / ".ipynb_checkpoints")
+    with pytest.raises(DataError, match=r"hidden folder '\.ipynb_checkpoints'"):
+        load_data(config(tmp_path), seed=0)
 
 
 def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
