@@ -59,9 +59,16 @@ GRID_LIMIT = 1000  # uniform architectures
 TUNED, SCRATCH = "ESNN, fine-tuned", "ESNN, from scratch"
 TWICE = "largest alone, twice"
 ENERGY_WEIGHTS = (0.02, 0.05)  # of the energy in the loss
-HAND_MADE_SAVING = f"largest alone, saving {ENERGY_WEIGHTS[-1]:g}"
 
 Row = dict[str, Any]
+
+
+def saving(name: str, weight: float) -> str:
+    """Return the name of a network that was trained with the energy in its loss."""
+    return f"{name}, saving {weight:g}"
+
+
+HAND_MADE_SAVING = saving("largest alone", ENERGY_WEIGHTS[-1])
 
 
 def main() -> None:
@@ -313,11 +320,6 @@ class Seed:
         }
         CheckpointFolder(checkpoints).delete()
         return row
-
-
-def saving(name: str, weight: float) -> str:
-    """Return the name of a network that was trained with the energy in its loss."""
-    return f"{name}, saving {weight:g}"
 
 
 def work(recipe: TrainConfig, data: DataBundle, history: list[dict[str, float]]) -> Row:

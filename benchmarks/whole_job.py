@@ -220,7 +220,7 @@ def summarise(
     report.claim("hypervolume of the search", round(job["search"]["hypervolume"], 4))
     report.claim("chosen", f"trial {tuning['chosen']['number']}, {tuning['chosen']['architecture']}")
     report.claim("epochs of its fine-tuning", tuning["epochs"])
-    report.claim("weight of the energy in its loss", tuning["energy_weight"])
+    report.claim("weight of the energy in its loss", tuning.get("energy_weight", 0.0))  # older folders do not say
     for role, row in (("inherited", rows["inherited"]), ("retrained", ours), ("reference, inherited", reference)):
         figures = f"{100 * row['test_accuracy']:.2f} % at {row['energy_uJ']:.3f} uJ"
         report.claim(f"{role}: test accuracy and energy", figures)

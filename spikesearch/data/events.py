@@ -251,15 +251,17 @@ def _cached(recordings: RecordingStore, path: Path) -> ArrayStore:
         path = path.with_name(f"{path.name}.npy")
     facts = path.with_suffix(".json")
     wanted: dict[str, Any] = {"content": recordings.files_hash(), "shape": [len(recordings), *recordings.shape]}
+    shape = tuple(wanted["shape"])
     known = _cache_facts(path, facts, wanted.keys())
-    if known != wanted or not _is_array(path, tuple(wanted["shape"])):
+    frames = _mapped(path, shape) if known == wanted else None
+    if frames is None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             atomic_write_json(facts, {**wanted, "content": None})  # ours, but not finished
             handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
             os.close(handle)
             try:
-                array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint16, shape=tuple(wanted["shape"]))
+                array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint16, shape=shape)
                 _fill(array, recordings)
                 array.flush()
                 os.replace(temporary, path)
@@ -268,7 +270,8 @@ def _cached(recordings: RecordingStore, path: Path) -> ArrayStore:
         except OSError as error:
             raise StorageError(f"Cannot write the frames to `data.cache` {path}: {error.strerror or error}.") from None
         atomic_write_json(facts, wanted)
-    return ArrayStore(np.load(path, mmap_mode="r"))
+        frames = np.load(path, mmap_mode="r")
+    return ArrayStore(frames)
 
 
 def _cache_facts(path: Path, facts: Path, keys: Set[str]) -> dict[str, Any] | None:
@@ -287,12 +290,13 @@ def _cache_facts(path: Path, facts: Path, keys: Set[str]) -> dict[str, Any] | No
     return known
 
 
-def _is_array(path: Path, shape: tuple[int, ...]) -> bool:
+def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Return the frames in a file; ``None`` if it is missing or damaged."""
     try:
-        array = np.load(path, mmap_mode="r")
-    except (OSError, ValueError):  # missing or damaged
-        return False
-    return bool(array.shape == shape and array.dtype == np.uint16)
+        frames: np.ndarray = np.load(path, mmap_mode="r")
+    except (OSError, ValueError):
+        return None
+    return frames if frames.shape == shape and frames.dtype == np.uint16 else None
 
 
 def _check_same_classes(path: Path, files: Files) -> None:

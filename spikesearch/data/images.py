@@ -358,13 +358,13 @@ def _doubts(part: Path) -> list[str]:
 
     endings = get_img_extensions()
     others: list[Path] = []
-    homes: dict[str, set[Path]] = {}
+    homes: dict[str, list[Path]] = {}
     for folder, _, names in os.walk(part, followlinks=True):
-        for file in (Path(folder, name) for name in names if not name.startswith(".")):
-            if file.suffix.lower() in endings:
-                homes.setdefault(file.parent.name, set()).add(file.parent)
-            else:
-                others.append(file)
+        home = Path(folder)
+        unused = [name for name in names if not name.lower().endswith(endings)]
+        others += [home / name for name in unused if not name.startswith(".")]
+        if len(unused) < len(names):
+            homes.setdefault(home.name, []).append(home)
     notes = []
     if others:
         which = f"{min(others)} is" if len(others) == 1 else f"{len(others)} files, such as {min(others)}, are"

@@ -38,8 +38,6 @@ def assist(device: str) -> None:
     # imports: the launcher ends this process as soon as the first one has failed.
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     _handle(dict.fromkeys(handlers, signal.SIG_DFL))
-    from spikesearch.energy import energy_model
-    from spikesearch.train import train_supernet
     from spikesearch.train.distributed import TeamLostError, gathered, started
 
     if started().is_first:  # a rank without a team
@@ -53,17 +51,7 @@ def assist(device: str) -> None:
             if job is not None:
                 config, folder = job
                 data = prepare.load_data_of(config)
-                supernet = prepare.new_supernet(config, data)
-                train_supernet(
-                    supernet,
-                    data,
-                    config.train,
-                    seed=config.seed,
-                    run_dir=folder,
-                    energy_model=energy_model(config.scoring),
-                    device=own,
-                    progress=False,
-                )
+                prepare.train_supernet_of(config, data, folder, own, progress=False)
     except (ConfigError, StudyError, TrainingError, TeamLostError):
         # What is wrong is found by the first process, too. It says so and fails; a failure here would make the launcher
         # end it before it could.

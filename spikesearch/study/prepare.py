@@ -13,6 +13,7 @@ from spikesearch.study import provenance
 
 if TYPE_CHECKING:
     import optuna
+    import torch
 
     from spikesearch.config import StudyConfig
     from spikesearch.data import DataBundle
@@ -147,9 +148,8 @@ def _trained_supernet(
     *,
     progress: bool,
 ) -> Supernet:
-    from spikesearch.energy import energy_model
     from spikesearch.study.store import expect_study, find_study
-    from spikesearch.train import load_supernet, train_supernet
+    from spikesearch.train import load_supernet
 
     name = study.study_name
     if provenance.SUPERNET_HASH in study.user_attrs and (run_dir / FINISHED).exists():
@@ -160,16 +160,7 @@ def _trained_supernet(
 
     def train() -> Supernet:
         team.from_first((config, run_dir))
-        return train_supernet(
-            new_supernet(config, data),
-            data,
-            config.train,
-            seed=config.seed,
-            run_dir=run_dir,
-            energy_model=energy_model(config.scoring),
-            device=device,
-            progress=progress,
-        )
+        return train_supernet_of(config, data, run_dir, device, progress=progress)
 
     lock = store.lock(name, "train")
     if lock is None:
@@ -181,6 +172,25 @@ def _trained_supernet(
     with expect_study(store, name), store.locked(name):
         check_supernet(study, supernet)
     return supernet
+
+
+def train_supernet_of(
+    config: StudyConfig, data: DataBundle, run_dir: Path, device: str | torch.device, *, progress: bool
+) -> Supernet:
+    """Train the supernet of a study file; see :func:`spikesearch.train.train_supernet`."""
+    from spikesearch.energy import energy_model
+    from spikesearch.train import train_supernet
+
+    return train_supernet(
+        new_supernet(config, data),
+        data,
+        config.train,
+        seed=config.seed,
+        run_dir=run_dir,
+        energy_model=energy_model(config.scoring),
+        device=device,
+        progress=progress,
+    )
 
 
 def check_supernet(study: optuna.Study, supernet: Supernet) -> None:
