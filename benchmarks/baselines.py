@@ -30,10 +30,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from baselines_arms import Arm, InheritedScores, is_uniform, search_arms, uniform_grid
-from baselines_figure import baselines_figure
-from baselines_networks import Family, accuracy, count_macs, families, train_alone
-from harness import Report, interval, kept, parser, shown, study_file
+from parts.baselines_arms import Arm, InheritedScores, is_uniform, search_arms, uniform_grid
+from parts.baselines_figure import baselines_figure
+from parts.baselines_networks import Family, accuracy, count_macs, families, train_alone
+from parts.harness import Report, interval, kept, parser, shown, study_file
 
 from spikesearch.config import StudyConfig, TrainConfig
 from spikesearch.data import DataBundle, load_data
@@ -43,14 +43,14 @@ from spikesearch.export.folder import read_facts
 from spikesearch.io import atomic_write_bytes
 from spikesearch.nn import Spikformer, count_parameters
 from spikesearch.scoring.calibration import calibration_images
-from spikesearch.scoring.plain import calibrate_network, score_network
+from spikesearch.scoring.network import calibrate_network, score_network
 from spikesearch.space import Architecture
 from spikesearch.study.results import TrialResult
-from spikesearch.study.retrain import retrain_subnet
-from spikesearch.study.runner import run_study
+from spikesearch.study.run import run_study
 from spikesearch.study.trained import Trained, open_trained
+from spikesearch.subnet.retrain import retrain_subnet
 from spikesearch.train.checkpoint import CheckpointFolder
-from spikesearch.train.retrain import Source, fresh_network, train_network
+from spikesearch.train.network import Source, fresh_network, train_network
 from spikesearch.train.supernet import supernet_facts
 
 LEARNING_RATES = (1.0, 0.3, 0.1)  # of the recipe's, for conventional networks

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from harness import Report, parser, resident_rise
-from noise import noise_bundle
+from parts.harness import Report, parser, resident_rise
+from parts.noise import noise_bundle
 
 from spikesearch import SearchSpace, Supernet
 from spikesearch.config import ScoringConfig

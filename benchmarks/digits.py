@@ -23,18 +23,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import Report, interval, parser, shown
+from parts.harness import Report, interval, parser, shown
 
-from spikesearch.activity import measure_activity
 from spikesearch.config import StudyConfig, find_study_file, load_study_file
 from spikesearch.data import DataBundle, load_data
+from spikesearch.energy.activity import measure_activity
 from spikesearch.nn import Supernet
 from spikesearch.nn.lif import ElasticLIF
 from spikesearch.scoring import Scorer
 from spikesearch.space import Architecture, SearchSpace
 from spikesearch.study.prepare import new_supernet
 from spikesearch.study.results import StudyResult, read_results
-from spikesearch.study.runner import run_study
+from spikesearch.study.run import run_study
 from spikesearch.train import SandwichStrategy, Trainer, load_supernet
 
 

@@ -18,13 +18,13 @@ import time
 from pathlib import Path
 
 import numpy as np
-from harness import Report, parser, study_file
+from parts.harness import Report, parser, study_file
 
+from spikesearch.audit.fidelity import TWICE, Fidelity, measure_fidelity
+from spikesearch.audit.rank_statistics import Agreement, compare
 from spikesearch.config import StudyConfig
 from spikesearch.scoring import Scorer
-from spikesearch.study.fidelity import TWICE, Fidelity, measure_fidelity
-from spikesearch.study.fidelity_stats import Agreement, compare
-from spikesearch.study.runner import open_session
+from spikesearch.study.run import open_session
 from spikesearch.study.trained import Trained, open_trained
 
 LIVE = 30

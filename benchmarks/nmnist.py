@@ -17,12 +17,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-from harness import Report, data_folder, parser
+from parts.harness import Report, data_folder, parser
 from scipy.stats import binomtest
 
 from spikesearch.config import StudyConfig, find_study_file, load_study_file
 from spikesearch.study.results import TrialResult, read_results
-from spikesearch.study.runner import run_study
+from spikesearch.study.run import run_study
 
 ARCHIVE = Path("n-mnist-small", "nmnist_small_events_np.tar.xz")
 

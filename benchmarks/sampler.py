@@ -30,9 +30,9 @@ from typing import Any
 
 import numpy as np
 import optuna
-from harness import Report, parser
-from sampler_baselines import run_pymoo, simulate_workers
-from sampler_problems import (
+from parts.harness import Report, parser
+from parts.sampler_baselines import run_pymoo, simulate_workers
+from parts.sampler_problems import (
     DIGITS_TABLE,
     ConditionalToy,
     DigitsTable,
@@ -42,7 +42,7 @@ from sampler_problems import (
     Problem,
     RuggedTable,
 )
-from sampler_timing import time_in_memory, time_on_sqlite
+from parts.sampler_timing import time_in_memory, time_on_sqlite
 from scipy.stats import mannwhitneyu
 
 from spikesearch.sampler import CrowdingSelection, ESNNSampler, FAEBSelection

@@ -29,10 +29,10 @@ from contextlib import contextmanager
 from unittest import mock
 
 import torch
-from harness import Report, parser
-from noise import noise_bundle
-from scoring_proposals import FILE, load
-from scoring_racing import replay_races
+from parts.harness import Report, parser
+from parts.noise import noise_bundle
+from parts.scoring_racing import replay_races
+from tables.scoring_proposals import FILE, load
 
 from spikesearch import Architecture, EnergyReport, Supernet, activity
 from spikesearch.config import ScoringConfig

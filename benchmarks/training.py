@@ -19,15 +19,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from harness import Report, parser, resident_rise
+from parts.harness import Report, parser, resident_rise
 from spikingjelly.activation_based import functional
 from spikingjelly.activation_based.model.spikformer import Spikformer as SpikingJellySpikformer
 from torch import Tensor, nn
 
 from spikesearch import Architecture, BlockSpec, Spikformer
-from spikesearch.architecture import StemSpec
 from spikesearch.nn import count_parameters, fuse
 from spikesearch.nn.fast import fast_copy
+from spikesearch.space.architecture import StemSpec
 
 SIZE, CLASSES, STEPS, WIDTH, HEADS, DEPTH = 32, 10, 4, 192, 12, 2
 THEIRS = "SpikingJelly, float32"

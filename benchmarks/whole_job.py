@@ -27,20 +27,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness import Report, data_folder, kept, parser, study_file
+from parts.harness import Report, data_folder, kept, parser, study_file
 
 from spikesearch.config import StudyConfig
 from spikesearch.data import load_data
 from spikesearch.energy import energy_model
 from spikesearch.scoring.calibration import calibration_images
-from spikesearch.scoring.plain import calibrate_network, score_network
+from spikesearch.scoring.network import calibrate_network, score_network
 from spikesearch.study.prepare import new_supernet
 from spikesearch.study.results import TrialResult, best_trial, read_results
-from spikesearch.study.retrain import retrain_subnet
-from spikesearch.study.runner import open_session, run_study
+from spikesearch.study.run import open_session, run_study
 from spikesearch.study.store import load_study
 from spikesearch.study.trained import open_trained
-from spikesearch.train.retrain import fresh_network, train_network
+from spikesearch.subnet.retrain import retrain_subnet
+from spikesearch.train.network import fresh_network, train_network
 
 FASHION, CIFAR = "fashion-mnist-small", "cifar10-small"
 SHARE = 0.5  # of the reference's energy, which the chosen network may cost at most

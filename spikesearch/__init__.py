@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from spikesearch.export.timm_hook import register_with_timm
+from spikesearch.export.timm.hook import register_with_timm
 
 if TYPE_CHECKING:
     from spikesearch.energy import EnergyModel, EnergyReport

@@ -14,6 +14,6 @@ def dashboard(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=0, max=65535)] = 8080,
 ) -> None:
     """Show the studies of a storage in the browser, on 127.0.0.1 only, until Ctrl-C."""
-    from spikesearch.report.dashboard import serve
+    from spikesearch.dashboard import serve
 
     serve(storage, port=port)

@@ -22,7 +22,7 @@ def doctor(
     chosen: FormatOption = Format.table,
 ) -> None:
     """Look for what most often spoils a study and say what to do; findings are no error."""
-    from spikesearch.study.doctor import diagnose
+    from spikesearch.audit.doctor import diagnose
     from spikesearch.study.trained import open_trained
 
     quiet_optuna()

@@ -13,9 +13,9 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from spikesearch.study.fidelity import Fidelity
+    from spikesearch.audit.fidelity import Fidelity
     from spikesearch.study.results import StudyResult, TrialResult
-    from spikesearch.study.retrain import Retraining
+    from spikesearch.subnet.retrain import Retraining
 
 
 class Format(StrEnum):

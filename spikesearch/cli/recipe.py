@@ -63,7 +63,7 @@ def create_recipe(
     download: bool,
 ) -> str:
     """Create a study of recipes and return its name."""
-    from spikesearch.study.recipe import create_recipe_study, read_architecture
+    from spikesearch.recipe.study import create_recipe_study, read_architecture
 
     study = create_recipe_study(
         what,
@@ -80,8 +80,8 @@ def create_recipe(
 
 def ran_recipes(what: str, chosen: Format, *, workers: int, storage: str | None, **options: Any) -> bool:
     """Run a study of recipes and print it; do nothing and return false if it is none."""
+    from spikesearch.recipe.study import is_recipe_study
     from spikesearch.study.prepare import available_cores
-    from spikesearch.study.recipe import is_recipe_study
 
     if not is_recipe_study(what, storage):
         return False
@@ -90,7 +90,7 @@ def ran_recipes(what: str, chosen: Format, *, workers: int, storage: str | None,
             "a study of recipes has one worker per command; start the command several times, each with --threads "
             f"{max(1, available_cores() // workers)}."
         )
-    from spikesearch.study.recipe_run import run_recipe_study
+    from spikesearch.recipe.run import run_recipe_study
 
     run_recipe_study(what, storage=storage, **options)
     return shown_recipes(what, chosen, storage=storage)
@@ -98,7 +98,7 @@ def ran_recipes(what: str, chosen: Format, *, workers: int, storage: str | None,
 
 def shown_recipes(name: str, chosen: Format, *, storage: str | None) -> bool:
     """Print the state of a study of recipes; do nothing and return false if it is none."""
-    from spikesearch.study.recipe import KEYS, describe_recipes, is_recipe_study
+    from spikesearch.recipe.study import KEYS, describe_recipes, is_recipe_study
     from spikesearch.study.store import find_study, open_store
 
     if not is_recipe_study(name, storage):

@@ -232,7 +232,7 @@ def verify(
     chosen: FormatOption = Format.table,
 ) -> None:
     """Check a study against its data and supernet, and score two trials again; exit status 1 if a check fails."""
-    from spikesearch.study.verify import verify_study
+    from spikesearch.audit.verify import verify_study
 
     checks = verify_study(name, storage=storage, run_dir=run_dir, device=device)
     if chosen is Format.table:

@@ -100,8 +100,8 @@ def retrain(
     chosen: FormatOption = Format.table,
 ) -> None:
     """Train a trial's network by itself, or what is left of that, and compare it on the test split; done once."""
-    from spikesearch.study.retrain import retrain_subnet
     from spikesearch.study.trained import open_trained
+    from spikesearch.subnet.retrain import retrain_subnet
 
     trained = open_trained(name, storage=storage, run_dir=run_dir, device=device)
     done = retrain_subnet(
@@ -144,8 +144,8 @@ def export(
     device: DeviceOption = "cpu",
 ) -> None:
     """Write a network for other tools, with a model card, checked on real images; print the folder."""
-    from spikesearch.study.export import export_subnet
     from spikesearch.study.trained import open_trained
+    from spikesearch.subnet.export import export_subnet
 
     trained = open_trained(name, storage=storage, run_dir=run_dir, device=device)
     print(export_subnet(trained, trial, to=to.value, output=output, network=network, opset=opset))

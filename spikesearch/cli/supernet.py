@@ -35,7 +35,7 @@ def train(
     download: DownloadOption = False,
 ) -> None:
     """Train the supernet of a study, or what is left of that, and print the study's name; no trial is run."""
-    from spikesearch.study.runner import open_session
+    from spikesearch.study.run import open_session
 
     session = open_session(
         what, storage=storage, study_name=study_name, run_dir=run_dir, device=device, download=download
@@ -76,7 +76,7 @@ def fidelity(
     chosen: FormatOption = Format.table,
 ) -> None:
     """Train architectures alone, or what is left of that, and tell how well inherited weights rank them."""
-    from spikesearch.study.fidelity import measure_fidelity
+    from spikesearch.audit.fidelity import measure_fidelity
     from spikesearch.study.trained import open_trained
 
     trained = open_trained(name, storage=storage, run_dir=run_dir, device=device)

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from spikesearch.config.data import EventAugment, ImageAugment
 from spikesearch.data.bundle import Augmenter, Normalisation, Store
 from spikesearch.data.keyed import uniforms
-from spikesearch.data_config import EventAugment, ImageAugment
 from spikesearch.errors import DataError
 
 # Every use of one key draws from its own stream.
@@ -40,7 +40,7 @@ def image_augmenter(config: ImageAugment) -> Callable[[Normalisation], Augmenter
 
 @dataclass(frozen=True)
 class ImageAugmenter:
-    """See :class:`spikesearch.data_config.ImageAugment`.
+    """See :class:`spikesearch.config.data.ImageAugment`.
 
     Args:
         config: What is done.
@@ -102,7 +102,7 @@ class ImageAugmenter:
 
 @dataclass(frozen=True)
 class EventAugmenter:
-    """See :class:`spikesearch.data_config.EventAugment`; all frames of a recording move together."""
+    """See :class:`spikesearch.config.data.EventAugment`; all frames of a recording move together."""
 
     config: EventAugment
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,6 +31,9 @@ class Split(Protocol):
 
     def augmented(self, indices: Indices, key: tuple[int, ...]) -> torch.Tensor:
         """Return augmented training samples, same shapes; sample ``i`` depends on ``key`` and ``indices[i]`` only."""
+
+    def batches(self, size: int) -> Iterator[tuple[range, torch.Tensor, torch.Tensor]]:
+        """Yield positions, :meth:`images` and labels, ``size`` samples at a time and in order; the last may be fewer."""
 
 
 class Store(Protocol):
@@ -107,6 +110,12 @@ class StoredSplit:
         positions = self._positions(indices)
         raw = self.augmenter.raw(self.store, positions, key)
         return self.augmenter.normalised(self.normalisation(raw), positions, key)
+
+    def batches(self, size: int) -> Iterator[tuple[range, torch.Tensor, torch.Tensor]]:
+        """See :meth:`Split.batches`."""
+        for start in range(0, len(self), size):
+            positions = range(start, min(start + size, len(self)))
+            yield positions, self.images(positions), self.labels[start : positions.stop]
 
     def _positions(self, indices: Indices) -> np.ndarray:
         return self.positions[np.asarray(indices, dtype=np.int64)]

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from spikesearch.config.data import DataConfig
 from spikesearch.data.bundle import DataBundle, StoredSplit, count_unusable
 from spikesearch.data.registry import KINDS, load_data
-from spikesearch.data_config import DataConfig
 
 RARE_SHARE = 0.1
 NAMES_SHOWN = 10

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from spikesearch.config.data import TorchvisionData
 from spikesearch.data.augment import image_augmenter
 from spikesearch.data.bundle import ArrayStore, Source
-from spikesearch.data_config import TorchvisionData
 from spikesearch.errors import DataError, DataNotFoundError
 
 

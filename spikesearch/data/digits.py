@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from spikesearch.config.data import DigitsAugment, DigitsData
 from spikesearch.data.bundle import ArrayStore, Source, Store
 from spikesearch.data.keyed import uniforms
-from spikesearch.data_config import DigitsAugment, DigitsData
 
 
 @dataclass(frozen=True)

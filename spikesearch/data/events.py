@@ -19,11 +19,11 @@ import numpy as np
 import torch
 
 from spikesearch.config import expand_path
+from spikesearch.config.data import EventFolderData, SpikingJellyData
 from spikesearch.data.augment import EventAugmenter
 from spikesearch.data.bundle import ArrayStore, Source, Store
 from spikesearch.data.frames import Windows, check_event_file, integrate, read_events
 from spikesearch.data.images import is_part
-from spikesearch.data_config import EventFolderData, SpikingJellyData
 from spikesearch.errors import ConfigError, DataError, DataNotFoundError, StorageError
 from spikesearch.io import atomic_write_json
 

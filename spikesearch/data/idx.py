@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from spikesearch.config.data import IdxData
 from spikesearch.data.augment import image_augmenter
 from spikesearch.data.bundle import ArrayStore, Source
-from spikesearch.data_config import IdxData
 from spikesearch.errors import DataError, DataNotFoundError
 
 _UNSIGNED_BYTE = 8

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from spikesearch.config.data import ImageFolderData
 from spikesearch.data.augment import image_augmenter
 from spikesearch.data.bundle import ArrayStore, Source, Store
-from spikesearch.data_config import ImageFolderData
 from spikesearch.errors import DataError
 
 TEST_NAMES = ("test", "val", "validation", "valid")
@@ -47,7 +47,7 @@ class ImageFiles:
     """All images below a folder or in tar files, with their classes.
 
     Args:
-        path: See :class:`spikesearch.data_config.ImageFolderData`.
+        path: See :class:`spikesearch.config.data.ImageFolderData`.
 
     Raises:
         DataError: If no image is found, or the classes of the training and test parts differ.

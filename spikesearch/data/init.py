@@ -13,6 +13,7 @@ import numpy as np
 import yaml
 
 from spikesearch.config import StudyConfig
+from spikesearch.config.data import EventFolderData, IdxData, SplitConfig, TorchvisionData
 from spikesearch.data.bundle import Source, check_square
 from spikesearch.data.cifar import load_cifar
 from spikesearch.data.events import Files, find_recordings, infer_sensor, load_event_folder
@@ -20,7 +21,6 @@ from spikesearch.data.frames import read_events
 from spikesearch.data.idx import find_idx, load_idx
 from spikesearch.data.images import ImageFiles, inspect
 from spikesearch.data.splits import split_indices
-from spikesearch.data_config import EventFolderData, IdxData, SplitConfig, TorchvisionData
 from spikesearch.errors import ConfigError, DataError, DataNotFoundError
 from spikesearch.io import atomic_write_text, user_path
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from spikesearch.config import expand_path, resolve_path
+from spikesearch.config.data import DataConfig
 from spikesearch.data.bundle import DataBundle, Source, bundle
 from spikesearch.data.cifar import load_cifar
 from spikesearch.data.digits import load_digits_source
@@ -15,7 +16,6 @@ from spikesearch.data.events import load_event_folder, load_spikingjelly
 from spikesearch.data.idx import load_idx
 from spikesearch.data.images import load_image_folder
 from spikesearch.data.splits import split_indices
-from spikesearch.data_config import DataConfig
 from spikesearch.errors import DataError, DataNotFoundError
 from spikesearch.io import not_writable
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spikesearch.data_config import SplitConfig
+from spikesearch.config.data import SplitConfig
 from spikesearch.errors import DataError
 
 

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from spikesearch.energy import EnergyReport
 from spikesearch.errors import ExportError, did_you_mean
-from spikesearch.export import nir_graph, onnx_model, timm_net, torch_program
+from spikesearch.export import nir_stem, onnx, torch_program
 from spikesearch.export.card import model_card
 from spikesearch.export.folder import CARD, FACTS, WEIGHTS, describe, load_network, new_folder, write_weights
 from spikesearch.export.portable import agreement
+from spikesearch.export.timm import network as timm_network
 from spikesearch.io import atomic_write_json, atomic_write_text, user_path
 from spikesearch.nn import Spikformer
 
@@ -115,7 +116,7 @@ def check_format(net: Spikformer, to: str, opset: int | None = None) -> ExportFo
         MissingDependencyError: Without the extra that the format needs.
     """
     if to == "nir":
-        nir_graph.refuse_network(net)  # no format, but whoever asks for it shall know why
+        nir_stem.refuse_network(net)  # no format, but whoever asks for it shall know why
     if to not in FORMATS:
         raise ExportError(f"`to` must be one of {', '.join(FORMATS)}, but got {to!r}{did_you_mean(to, FORMATS)}")
     if opset is not None and to != "onnx":
@@ -131,11 +132,11 @@ def _write_safetensors(folder: Path, job: Job) -> dict[str, Any]:
 
 
 def _write_timm(folder: Path, job: Job) -> dict[str, Any]:
-    return timm_net.write_timm(folder, job.net, job.samples, job.described)
+    return timm_network.write_timm(folder, job.net, job.samples, job.described)
 
 
 def _write_onnx(folder: Path, job: Job) -> dict[str, Any]:
-    return onnx_model.write_onnx(folder, job.net, job.samples, opset=job.opset)
+    return onnx.write_onnx(folder, job.net, job.samples, opset=job.opset)
 
 
 def _write_torch(folder: Path, job: Job) -> dict[str, Any]:
@@ -143,13 +144,13 @@ def _write_torch(folder: Path, job: Job) -> dict[str, Any]:
 
 
 def _write_stem(folder: Path, job: Job) -> dict[str, Any]:
-    return nir_graph.write_stem(folder, job.net, job.samples)
+    return nir_stem.write_stem(folder, job.net, job.samples)
 
 
 FORMATS: dict[str, ExportFormat] = {
     "safetensors": ExportFormat((WEIGHTS,), _write_safetensors),
-    "timm": ExportFormat((WEIGHTS, timm_net.CONFIG), _write_timm),
-    "onnx": ExportFormat((onnx_model.MODEL,), _write_onnx, lambda net, opset: onnx_model.check_onnx(opset)),
+    "timm": ExportFormat((WEIGHTS, timm_network.CONFIG), _write_timm),
+    "onnx": ExportFormat((onnx.MODEL,), _write_onnx, lambda net, opset: onnx.check_onnx(opset)),
     "torch": ExportFormat((torch_program.PROGRAM,), _write_torch),
-    "nir-stem": ExportFormat((nir_graph.GRAPH,), _write_stem, lambda net, opset: nir_graph.check_stem(net)),
+    "nir-stem": ExportFormat((nir_stem.GRAPH,), _write_stem, lambda net, opset: nir_stem.check_stem(net)),
 }

@@ -7,7 +7,6 @@ from collections.abc import Callable, Hashable, Iterator
 import torch
 from torch import Tensor, nn
 
-from spikesearch.architecture import Architecture, BlockSpec, Residual, StemSpec, mlp_width
 from spikesearch.nn.elastic import ChannelStats, ElasticBatchNorm, ElasticConv2d, ElasticLinear
 from spikesearch.nn.functional import (
     AttentionProduct,
@@ -19,6 +18,7 @@ from spikesearch.nn.functional import (
 )
 from spikesearch.nn.lif import AttentionLIF, Currents, ElasticLIF, ElasticStreamLIF, NoLIF
 from spikesearch.space import SearchSpace
+from spikesearch.space.architecture import Architecture, BlockSpec, Residual, StemSpec, mlp_width
 
 
 class ElasticUnit(nn.Module):

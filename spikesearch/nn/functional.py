@@ -8,8 +8,8 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from spikesearch.architecture import STEM_DIVISOR, Architecture, BlockSpec, Residual, StemSpec
 from spikesearch.errors import DataError, SpaceError
+from spikesearch.space.architecture import STEM_DIVISOR, Architecture, BlockSpec, Residual, StemSpec
 
 STEM_STAGES = 4
 ATTENTION_SCALE = 0.125  # fixed, as published: a power of two, so that it is exact

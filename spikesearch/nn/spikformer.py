@@ -19,7 +19,6 @@ from typing import Any
 from spikingjelly.activation_based import functional
 from torch import Tensor, nn
 
-from spikesearch.architecture import Architecture, BlockSpec, Residual, StemSpec, mlp_width
 from spikesearch.nn.functional import (
     AttentionProduct,
     check_images,
@@ -34,6 +33,7 @@ from spikesearch.nn.functional import (
     to_tokens,
 )
 from spikesearch.nn.lif import ATTENTION_TAU, ATTENTION_THRESHOLD, Currents, NoLIF, StreamLIF, plain_lif
+from spikesearch.space.architecture import Architecture, BlockSpec, Residual, StemSpec, mlp_width
 
 
 class Spikformer(nn.Module):

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from spikesearch.architecture import Architecture, Residual
 from spikesearch.errors import SpikesearchError
 from spikesearch.nn.elastic import ChannelStats, ElasticBatchNorm, ElasticLinear
 from spikesearch.nn.elastic_blocks import ElasticBlock, ElasticStem, UnitSlice, stream_neurons
@@ -17,6 +16,7 @@ from spikesearch.nn.functional import check_images, check_pool_stages, check_res
 from spikesearch.nn.lif import ElasticStreamLIF, StreamLIF
 from spikesearch.nn.spikformer import Spikformer
 from spikesearch.space import SearchSpace
+from spikesearch.space.architecture import Architecture, Residual
 
 SubnetStats = Mapping[str, ChannelStats]
 """Batch-norm statistics of one subnet by the name of the layer, as :meth:`Supernet.calibrate` returns them."""

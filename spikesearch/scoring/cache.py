@@ -14,7 +14,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from spikesearch.activity import Activity
+from spikesearch.energy.activity import Activity
 from spikesearch.nn import ChannelStats
 from spikesearch.scoring.packing import Packed
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from spikesearch.activity import HEAD, HEAD_LIF, Activity, measure_activity
 from spikesearch.energy import EnergyReport, energy_model
+from spikesearch.energy.activity import HEAD, HEAD_LIF, Activity, measure_activity
 from spikesearch.fitness import dead_below
 from spikesearch.nn import ChannelStats, Spikformer, Stage, Supernet
 from spikesearch.racing import Race, Rival

@@ -8,8 +8,8 @@ from pathlib import Path
 from spikesearch.config import StudyConfig, find_study_file, load_study_file, shipped_study_files
 from spikesearch.errors import ConfigError, ConfigNotFoundError, StudyError, did_you_mean
 from spikesearch.io import user_path
+from spikesearch.storage.urls import resolve_url, storage_exists
 from spikesearch.study import provenance
-from spikesearch.study.storage import resolve_url, storage_exists
 from spikesearch.study.store import check_name, find_study, open_store
 
 

@@ -18,11 +18,11 @@ from optuna.trial import TrialState
 from spikesearch.config import StudyConfig
 from spikesearch.errors import StorageError, StudyError, StudyNotFoundError, did_you_mean
 from spikesearch.io import user_path
+from spikesearch.storage.locks import LockBusyError, StudyLock
+from spikesearch.storage.urls import display_url, open_storage, resolve_url, sqlite_path, storage_exists
 from spikesearch.study import provenance
-from spikesearch.study.identity import Worker
-from spikesearch.study.locks import LockBusyError, StudyLock
 from spikesearch.study.owner import OWNER_FILE, is_foreign, new_identity
-from spikesearch.study.storage import display_url, open_storage, resolve_url, sqlite_path, storage_exists
+from spikesearch.study.worker import Worker
 
 if TYPE_CHECKING:
     from spikesearch.sampler import ESNNSampler

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from spikesearch.activity import Activity, measure_activity
 from spikesearch.energy import EnergyModel
+from spikesearch.energy.activity import Activity, measure_activity
 
 _RAMP = 0.5  # of a training, in which the weight grows
 

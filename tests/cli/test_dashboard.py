@@ -14,8 +14,8 @@ from wsgiref.util import setup_testing_defaults
 import pytest
 from optuna_dashboard import wsgi
 
+from spikesearch.dashboard import make_dashboard
 from spikesearch.errors import StorageError, StudyNotFoundError
-from spikesearch.report.dashboard import make_dashboard
 from tests.commands import Result
 from tests.study.helpers import new_study, search
 

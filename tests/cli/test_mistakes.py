@@ -412,7 +412,7 @@ def test_a_defect_is_not_hidden(tmp_path: Path, cli: Cli, monkeypatch: pytest.Mo
 def test_a_storage_that_fails_in_the_middle(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     import sqlite3
 
-    from spikesearch.study import storage
+    from spikesearch.storage import urls as storage
 
     monkeypatch.setattr(storage, "BUSY_TIMEOUT_S", 0.01)
     url = f"sqlite:///{tmp_path}/spikesearch.db"

@@ -10,8 +10,8 @@ import pytest
 import torch
 import yaml
 
+from spikesearch.recipe.study import describe_recipes
 from spikesearch.study.prepare import available_cores
-from spikesearch.study.recipe import describe_recipes
 from spikesearch.study.store import find_study, open_store
 from spikesearch.train.loop import Trainer
 from tests.commands import Result

@@ -11,9 +11,10 @@ import optuna
 import pytest
 import torch
 
-from spikesearch.study import load_study, prepare, run_study, runner
+from spikesearch.study import load_study, prepare, run_study
+from spikesearch.study import run as runner
+from spikesearch.study.search.pool import Job
 from spikesearch.study.store import open_store
-from spikesearch.study.workers import Job
 from tests.cli.conftest import command, environment
 from tests.commands import Result
 from tests.study.helpers import TINY, check_study, space_of, tiny_config

@@ -11,9 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spikesearch.config.data import EventAugment, ImageAugment
 from spikesearch.data.augment import EventAugmenter, ImageAugmenter, image_augmenter
 from spikesearch.data.bundle import ArrayStore, Normalisation
-from spikesearch.data_config import EventAugment, ImageAugment
 from spikesearch.errors import DataError
 
 POSITIONS = np.arange(6)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from spikesearch.config.data import DigitsData, EventFolderData, ImageFolderData, kinds
 from spikesearch.data import check_data, list_kinds
-from spikesearch.data_config import DigitsData, EventFolderData, ImageFolderData, kinds
 from spikesearch.errors import DataError, DataNotFoundError
 
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
+from spikesearch.config.data import EventAugment, EventFolderData, SpikingJellyData
 from spikesearch.data import load_data
 from spikesearch.data.bundle import ArrayStore
 from spikesearch.data.events import RecordingStore, _importable_datasets, class_names
 from spikesearch.data.frames import Events, Windows, integrate
-from spikesearch.data_config import EventAugment, EventFolderData, SpikingJellyData
 from spikesearch.errors import ConfigError, DataError, DataNotFoundError, StorageError
 
 

@@ -15,9 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
+from spikesearch.config.data import ImageAugment, ImageFolderData, SplitConfig
 from spikesearch.data import load_data
 from spikesearch.data.images import FileStore, ImageFiles, fit, to_array
-from spikesearch.data_config import ImageAugment, ImageFolderData, SplitConfig
 from spikesearch.errors import DataError, DataNotFoundError
 
 

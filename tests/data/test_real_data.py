@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from spikesearch.config.data import IdxData, ImageAugment, ImageFolderData, SpikingJellyData, SplitConfig
 from spikesearch.data import load_data
 from spikesearch.data.events import _importable_datasets
-from spikesearch.data_config import IdxData, ImageAugment, ImageFolderData, SpikingJellyData, SplitConfig
 
 pytestmark = pytest.mark.usefixtures("real_data")
 

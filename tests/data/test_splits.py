@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spikesearch.config.data import SplitConfig
 from spikesearch.data.splits import split_indices
-from spikesearch.data_config import SplitConfig
 from spikesearch.errors import DataError
 
 

@@ -15,9 +15,9 @@ from spikesearch.energy import Convention
 from spikesearch.errors import ExportError, StudyError
 from spikesearch.export import FORMATS, load_network, read_facts, save_network
 from spikesearch.study import run_study
-from spikesearch.study.export import export_subnet
 from spikesearch.study.results import find_trial
 from spikesearch.study.trained import Trained, open_trained
+from spikesearch.subnet.export import export_subnet
 from tests.commands import Result
 from tests.study.helpers import tiny_config
 

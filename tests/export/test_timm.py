@@ -16,8 +16,8 @@ import spikesearch
 from spikesearch import Spikformer
 from spikesearch.errors import ExportError, SpaceError
 from spikesearch.export import export_network
-from spikesearch.export.timm_hook import register_with_timm
-from spikesearch.export.timm_net import HAND_MADE, TimmSpikformer
+from spikesearch.export.timm.hook import register_with_timm
+from spikesearch.export.timm.network import HAND_MADE, TimmSpikformer
 from spikesearch.nn import count_parameters
 from tests.export.conftest import ARCH, fresh
 
@@ -71,7 +71,7 @@ assert not any(type(finder).__name__ == "_AfterImport" for finder in __import__(
 def test_the_hook_waits_once_and_leaves_other_imports_alone() -> None:
     code = """
 import sys, spikesearch
-from spikesearch.export.timm_hook import _AfterImport, register_with_timm
+from spikesearch.export.timm.hook import _AfterImport, register_with_timm
 register_with_timm()
 waiting = [finder for finder in sys.meta_path if isinstance(finder, _AfterImport)]
 assert len(waiting) == 1

@@ -12,10 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spikesearch.activity import Activity, LayerActivity, measure_activity
 from spikesearch.config import ScoringConfig
 from spikesearch.data.bundle import DataBundle
 from spikesearch.energy import EnergyModel
+from spikesearch.energy.activity import Activity, LayerActivity, measure_activity
 from spikesearch.errors import SpaceError
 from spikesearch.nn import ChannelStats
 from spikesearch.scoring import Scorer

@@ -18,9 +18,9 @@ import optuna
 
 from spikesearch.config import StudyConfig
 from spikesearch.space import Architecture, SearchSpace
-from spikesearch.study.identity import Worker, running_here
-from spikesearch.study.search import Budget, Outcome, Search
+from spikesearch.study.search.loop import Budget, Outcome, Search
 from spikesearch.study.store import create_study, load_study, open_store
+from spikesearch.study.worker import Worker, running_here
 
 TINY: dict[str, Any] = {
     "name": "tiny",

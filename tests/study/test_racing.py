@@ -13,16 +13,16 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from spikesearch import run_study
+from spikesearch.audit.verify import verify_study
 from spikesearch.errors import StudyError
 from spikesearch.fitness import pareto_front
 from spikesearch.racing import Dominated, Rival
 from spikesearch.study import create_study, load_study
-from spikesearch.study.identity import Worker, running_here
-from spikesearch.study.ledger import Ledger
 from spikesearch.study.results import read_results
+from spikesearch.study.search.ledger import Ledger
+from spikesearch.study.search.trials import create
 from spikesearch.study.trained import open_trained
-from spikesearch.study.trials import create
-from spikesearch.study.verify import verify_study
+from spikesearch.study.worker import Worker, running_here
 from tests.study.helpers import check_study, formula, new_study, search, space_of, tiny_config
 
 ATTRS = {"accuracy_bound", "energy_bound_uJ", "images_seen", "dominated_by"}
@@ -194,7 +194,7 @@ def test_a_study_with_races(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
 
 
 def test_a_stopped_trial_that_nothing_dominates_is_found(tmp_path: Path) -> None:
-    from spikesearch.study.verify import _trial_checks
+    from spikesearch.audit.verify import _trial_checks
 
     study = new_study(f"sqlite:///{tmp_path}/a.db")
     search(study, total=10, race=race)

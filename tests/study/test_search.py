@@ -11,9 +11,9 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from spikesearch.fitness import f_aeb
-from spikesearch.study.identity import Worker, running_here
-from spikesearch.study.ledger import Ledger
-from spikesearch.study.trials import MAX_DEATHS, give_up
+from spikesearch.study.search.ledger import Ledger
+from spikesearch.study.search.trials import MAX_DEATHS, give_up
+from spikesearch.study.worker import Worker, running_here
 from tests.study.helpers import check_study, formula, new_study, search, space_of
 
 
@@ -129,7 +129,7 @@ def test_an_exhausted_space_ends_the_search() -> None:
 def test_time_that_is_over_starts_nothing(study: optuna.Study) -> None:
     from contextlib import nullcontext
 
-    from spikesearch.study.search import Budget, Search
+    from spikesearch.study.search.loop import Budget, Search
 
     loop = Search(
         study,

@@ -15,10 +15,10 @@ from optuna.trial import TrialState
 
 from spikesearch import ESNNSampler
 from spikesearch.errors import ConfigError, MissingDependencyError, StorageError, StudyError, StudyNotFoundError
+from spikesearch.storage.urls import display_url, resolve_url, sqlite_path
 from spikesearch.study import create_study, load_study
 from spikesearch.study.owner import claim, is_foreign
 from spikesearch.study.prepare import check_folder
-from spikesearch.study.storage import display_url, resolve_url, sqlite_path
 from spikesearch.study.store import (
     check_name,
     delete_study,

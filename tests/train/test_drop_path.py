@@ -16,7 +16,7 @@ from spikesearch.nn import Spikformer, Supernet
 from spikesearch.space import SearchSpace
 from spikesearch.train import SandwichStrategy, Trainer, weights_hash
 from spikesearch.train.drop_path import DropPath
-from spikesearch.train.retrain import train_network
+from spikesearch.train.network import train_network
 from tests.interruptions import interruption
 from tests.train.conftest import RECIPE, SPACE
 

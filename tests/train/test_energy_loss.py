@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spikesearch.activity import measure_activity
 from spikesearch.config import ScoringConfig
 from spikesearch.energy import Convention, EnergyModel
+from spikesearch.energy.activity import measure_activity
 from spikesearch.errors import CheckpointError
 from spikesearch.nn import Spikformer, Supernet
 from spikesearch.nn.fast import fast_copy
 from spikesearch.nn.functional import AttentionProduct
 from spikesearch.nn.lif import StatelessNeuron
-from spikesearch.scoring.plain import score_network
+from spikesearch.scoring.network import score_network
 from spikesearch.train import weights_hash
 from spikesearch.train.energy_loss import EnergyLoss
-from spikesearch.train.retrain import train_network
+from spikesearch.train.network import train_network
 from tests.interruptions import interruption
 from tests.train.conftest import RECIPE, SPACE
 

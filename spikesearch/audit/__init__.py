@@ -1,0 +1,1 @@
+"""Is a study in order? Diagnosis, verification, and how well inherited weights rank networks."""

@@ -1,0 +1,237 @@
+"""What is wrong with a study, and what to do about it: layers, statistics, training, splits, borders of the space."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from spikesearch.study.results import StudyResult, TrialResult
+from spikesearch.study.trained import Trained
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from spikesearch.energy.activity import Activity
+    from spikesearch.scoring import Scorer
+    from spikesearch.space import Architecture, BlockSpec, SearchSpace, StemSpec
+
+DEAD_RATE = 1e-3
+"""Spikes per neuron and time step below which a layer passes hardly anything on."""
+SATURATED_RATE = 0.9
+"""The same, above which its spikes hardly say anything."""
+LARGEST_DRIFT = 0.15
+"""How far the means of a batch-norm may lie apart on two splits (median over channels, standard deviations)."""
+BORDER_SHARE = 0.75
+"""Share of a front's genes at one end of the space from which on it seems too small."""
+LEAST_GENES = 3
+"""How many genes of a kind are needed to speak of a share."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is probably wrong.
+
+    Args:
+        kind: ``dead layer``, ``saturated layer``, ``batch-norm drift``, ``largest below smallest``, ``split overlap``
+            or ``border of the space``.
+        where: The network, layer, gene or split that it is about.
+        found: What was measured.
+        advice: What to do.
+    """
+
+    kind: str
+    where: str
+    found: str
+    advice: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return asdict(self)
+
+
+def diagnose(trained: Trained) -> list[Finding]:
+    """Look for what most often spoils a study; nothing is changed, and the test split is read but not scored.
+
+    Args:
+        trained: The study with its supernet.
+    """
+    result, scorer, space = trained.results(), trained.scorer, trained.config.space.search_space()
+    findings: list[Finding] = []
+    for role, trial in _networks(result):
+        findings += firing_rates(scorer, role, trial.architecture)
+        findings += batch_norm_drift(scorer, role, trial.architecture)
+    findings += size_order(scorer, space)
+    findings += split_overlap(trained)
+    findings += borders(space, result)
+    return findings
+
+
+def firing_rates(scorer: Scorer, role: str, arch: Architecture) -> Iterator[Finding]:
+    """Find layers of a network whose neurons never fire on the search split, or nearly always do."""
+    _, activity = _run(scorer, arch)
+    for layer, rate in _rates(activity).items():
+        where = f"{layer} of the {role} network ({_neuron(arch, layer)})"
+        found = f"{rate:.4f} spikes per neuron and time step"
+        if rate < DEAD_RATE:
+            yield Finding(
+                "dead layer",
+                where,
+                found,
+                "Nothing gets through it. Leave the largest choices out of space.v_thresholds and space.taus, or train "
+                "longer (train.epochs); both need another study.",
+            )
+        elif rate > SATURATED_RATE:
+            yield Finding(
+                "saturated layer",
+                where,
+                found,
+                "Its spikes cost energy and say nothing. Lower train.lr, raise train.weight_decay, or leave the "
+                "smallest choices out of space.v_thresholds; all need another study.",
+            )
+
+
+def batch_norm_drift(scorer: Scorer, role: str, arch: Architecture) -> Iterator[Finding]:
+    """Compare a network's calibrated batch-norm statistics with those on the search split."""
+    data, count = scorer.data, 2 * scorer.config.calibration_images
+    images = data.search.images(range(min(len(data.search), max(count, scorer.config.batch_size))))
+    ours, theirs = scorer.calibrate(arch), scorer.supernet.calibrate(arch, images.to(scorer.device))
+    drift = {}
+    for layer, stats in ours.items():
+        spread = ((stats.var + theirs[layer].var) / 2 + 1e-5).sqrt()
+        drift[layer] = float(((stats.mean - theirs[layer].mean).abs() / spread).median())
+    layer = max(drift, key=lambda name: drift[name])
+    if drift[layer] <= LARGEST_DRIFT:
+        return
+    with_ours, with_theirs = (float(_run(scorer, arch, stats)[0].double().mean()) for stats in (ours, theirs))
+    yield Finding(
+        "batch-norm drift",
+        f"{layer} of the {role} network",
+        f"means on calibration images and on the search split are {drift[layer]:.2f} standard deviations apart; "
+        f"accuracy {with_ours:.2%} with the first, {with_theirs:.2%} with the second",
+        f"Raise scoring.calibration_images ({scorer.config.calibration_images}, of {len(data.train)} training images). "
+        "If that does not help, the splits differ in kind: look at how data were divided. Both need another study.",
+    )
+
+
+def size_order(scorer: Scorer, space: SearchSpace) -> Iterator[Finding]:
+    """Find out whether the smallest architecture beats the largest, by more than chance."""
+    if space.largest == space.smallest:
+        return
+    large, small = (_run(scorer, arch)[0] for arch in (space.largest, space.smallest))
+    only_small, only_large = int((small & ~large).sum()), int((large & ~small).sum())
+    # one standard error of the difference of two paired counts (McNemar)
+    if only_small - only_large <= (only_small + only_large) ** 0.5:
+        return
+    yield Finding(
+        "largest below smallest",
+        "supernet",
+        f"accuracy on the search split: largest {float(large.double().mean()):.2%}, smallest "
+        f"{float(small.double().mean()):.2%}",
+        "The supernet is not trained well: its scores do not rank architectures. Train longer (train.epochs), with "
+        "train.strategy sandwich, or with a lower train.lr; all need another study.",
+    )
+
+
+def split_overlap(trained: Trained) -> Iterator[Finding]:
+    """Find samples that are in two splits."""
+    from spikesearch.data.check import split_overlaps
+
+    for sentence in split_overlaps(trained.data):
+        yield Finding(
+            "split overlap",
+            "data",
+            sentence,
+            "Remove the copies from the data (`spikesearch data check` counts them), then start another study.",
+        )
+
+
+def borders(space: SearchSpace, result: StudyResult) -> Iterator[Finding]:
+    """Find genes of which the front takes an end of what the space offers."""
+    archs = [trial.architecture for trial in result.front]
+    specs: list[StemSpec | BlockSpec] = []
+    for arch in archs:
+        specs += [arch.stem, *arch.blocks]
+    yield from _border("time_steps", space.time_steps, [arch.time_steps for arch in archs], least=1)
+    yield from _border("taus", space.taus, [spec.tau for spec in specs], least=1)
+    yield from _border("v_thresholds", space.v_thresholds, [spec.v_threshold for spec in specs], least=0)
+    best = result.recommended
+    if best is not None and _at_the_top_alone(best, space, archs):
+        yield Finding(
+            "border of the space",
+            "space.time_steps",
+            f"the recommended network takes the most time steps ({best.architecture.time_steps})",
+            _WIDEN.format(side="larger", key="time_steps", hint=_FRAMES),
+        )
+
+
+_FRAMES = " (event data: at most data.frames)"
+_WIDEN = "Better networks may lie beyond: add a {side} choice to space.{key}{hint}, in another study."
+
+
+def _border(key: str, choices: Sequence[float], genes: Sequence[float], *, least: float) -> Iterator[Finding]:
+    if len(set(choices)) < 2 or len(genes) < LEAST_GENES:
+        return
+    for side, extreme, end in (("larger", "largest", max(choices)), ("smaller", "smallest", min(choices))):
+        share = sum(gene == end for gene in genes) / len(genes)
+        if share < BORDER_SHARE or (side == "smaller" and end <= least):
+            continue
+        hint = _FRAMES if key == "time_steps" and side == "larger" else ""
+        yield Finding(
+            "border of the space",
+            f"space.{key}",
+            f"{share:.0%} of the front's {len(genes)} genes have the {extreme} choice, {end:g}",
+            _WIDEN.format(side=side, key=key, hint=hint),
+        )
+
+
+def _at_the_top_alone(best: TrialResult, space: SearchSpace, archs: Sequence[Architecture]) -> bool:
+    """Whether the recommended network takes the most time steps, and the front's share has not said so already."""
+    most = max(space.time_steps)
+    share = sum(arch.time_steps == most for arch in archs) / max(1, len(archs))
+    said = len(archs) >= LEAST_GENES and share >= BORDER_SHARE
+    return len(set(space.time_steps)) > 1 and best.architecture.time_steps == most and not said
+
+
+def _networks(result: StudyResult) -> list[tuple[str, TrialResult]]:
+    found = {"recommended": result.recommended, "reference": result.reference}
+    networks = [(role, trial) for role, trial in found.items() if trial is not None]
+    if len(networks) == 2 and networks[0][1].number == networks[1][1].number:
+        return networks[:1]
+    return networks
+
+
+def _run(scorer: Scorer, arch: Architecture, stats: Any = None) -> tuple[Tensor, Activity]:
+    """Return which images of the search split a subnet gets right, bool [N], and what its layers did."""
+    import torch
+
+    from spikesearch.energy.activity import measure_activity
+
+    split, size, right = scorer.data.search, scorer.config.batch_size, []
+    stats = scorer.calibrate(arch) if stats is None else stats
+    with torch.no_grad(), scorer.supernet.subnet(arch, stats), measure_activity(scorer.supernet) as activity:
+        for start in range(0, len(split), size):
+            positions = range(start, min(start + size, len(split)))
+            logits = scorer.supernet(split.images(positions).to(scorer.device))
+            right.append(logits.argmax(-1).cpu() == split.labels[start : positions.stop])
+    return torch.cat(right), activity
+
+
+def _rates(activity: Activity) -> dict[str, float]:
+    """Firing rates by layer; queries, keys and values by themselves."""
+    rates = {name.removesuffix(".lif"): neurons.rate for name, neurons in activity.neurons.items()}
+    for name, ssa in activity.attention.items():
+        attention = name.removesuffix(".product")
+        rates.pop(f"{attention}.qkv", None)
+        rates |= {f"{attention}.{part}": getattr(ssa, part) / ssa.elements for part in ("q", "k", "v")}
+    return rates
+
+
+def _neuron(arch: Architecture, layer: str) -> str:
+    """Describe the neurons of a layer."""
+    from spikesearch.nn.functional import neuron_genes
+
+    if layer.endswith(".attn"):
+        return "attention, threshold and tau are fixed"
+    spec = neuron_genes(arch, layer)
+    return f"v_threshold {spec.v_threshold:g}, tau {spec.tau:g}"

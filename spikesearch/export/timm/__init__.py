@@ -1,0 +1,1 @@
+"""Networks for timm: the model, its registration, and the folder that timm reads."""

@@ -1,0 +1,1 @@
+"""Studies of recipes: how one network is trained by itself."""

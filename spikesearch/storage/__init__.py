@@ -1,0 +1,1 @@
+"""Optuna storages: which URL is meant, whole trials in one transaction, locks between processes."""

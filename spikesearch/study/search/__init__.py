@@ -1,0 +1,1 @@
+"""The search of a study: the loop of a worker, the life of a trial, the pool of workers."""

@@ -1,0 +1,1 @@
+"""One network of a study: evaluated, extracted, trained by itself, exported."""

@@ -1,0 +1,105 @@
+"""A study's network in the formats of other tools: inherited weights of a trial, or those it was retrained to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from spikesearch.errors import StudyError
+from spikesearch.io import user_path
+from spikesearch.study.results import find_trial
+from spikesearch.study.trained import Trained, data_facts, final_score, subnet_facts
+
+if TYPE_CHECKING:
+    from spikesearch.energy import EnergyReport
+    from spikesearch.nn import Spikformer
+
+CHECK_SAMPLES = 256
+
+
+def export_subnet(
+    trained: Trained,
+    number: int | None = None,
+    *,
+    to: str = "safetensors",
+    output: Path | None = None,
+    network: Path | None = None,
+    opset: int | None = None,
+) -> Path:
+    """Write a trial's network in some format, with a model card, checked on images of the search split.
+
+    Args:
+        trained: The study.
+        number: Number of a COMPLETE trial, with inherited weights; ``None`` for the recommended one.
+        to: A key of :data:`spikesearch.export.FORMATS`.
+        output: Folder to write; by default ``exports/<number>-<to>`` in the study's folder.
+        network: Folder of a network of this study, as retraining leaves it, instead of a trial.
+        opset: Version of the ONNX operators, for ``onnx`` alone.
+
+    Returns:
+        The folder.
+
+    Raises:
+        StudyError: If there is no such trial, or ``network`` is of another study.
+        CheckpointError: If ``network`` is corrupt.
+        StorageError: If ``output`` cannot be written.
+        ExportError: See :func:`spikesearch.export.export_network`.
+        MissingDependencyError: Without the extra that the format needs.
+    """
+    from spikesearch.export import export_network
+    from spikesearch.export.formats import check_format
+
+    if output is not None:  # before the test split is looked at
+        output = user_path(output, "`output`")
+    if network is not None and number is not None:
+        raise StudyError("Give either a trial or the folder of a network, not both.")
+    if network is not None:
+        net, facts = _retrained(trained, network)
+        check_format(net, to, opset)
+        name = Path(network).resolve().name
+    else:
+        trial = find_trial(trained.study, number)
+        net = trained.scorer.extract(trial.architecture)
+        check_format(net, to, opset)
+        test = final_score(trained.store, trained.study, trained.scorer, trial.architecture)
+        facts = {**subnet_facts(trained, trial), "test_accuracy": test["accuracy"]}
+        name = str(trial.number)
+    search = trained.data.search
+    return export_network(
+        net,
+        trained.folder / "exports" / f"{name}-{to}" if output is None else output,
+        to,
+        samples=search.images(range(min(len(search), CHECK_SAMPLES))),
+        facts=facts,
+        energies=_energies(trained, net),
+        opset=opset,
+    )
+
+
+def _retrained(trained: Trained, network: Path) -> tuple[Spikformer, dict[str, Any]]:
+    from spikesearch.export import load_network, read_facts
+
+    net, facts = load_network(network), read_facts(network)
+    name = trained.study.study_name
+    if facts.get("study") != name:
+        raise StudyError(f"{network} holds a network of the study {facts.get('study')!r}, but this is {name!r}.")
+    source = facts.get("retrained", {}).get("from")
+    how = {"inherited": "inherited from the supernet, then trained alone", "scratch": "trained alone, from scratch"}
+    weights = {"weights": how[source]} if source in how else {}
+    return net.to(trained.scorer.device), {**data_facts(trained), **facts, **weights}
+
+
+def _energies(trained: Trained, net: Spikformer) -> list[EnergyReport]:
+    """Measure a network once on the search split and price it under every convention."""
+    import torch
+
+    from spikesearch.energy import Convention, EnergyModel
+    from spikesearch.energy.activity import measure_activity
+
+    search, config = trained.data.search, trained.config.scoring
+    with torch.no_grad(), measure_activity(net) as activity:
+        for start in range(0, len(search), config.batch_size):
+            images = search.images(range(start, min(start + config.batch_size, len(search))))
+            net(images.to(trained.scorer.device))
+    models = [EnergyModel(name, mac_pj=config.mac_pj, ac_pj=config.ac_pj) for name in get_args(Convention)]
+    return [model.price(activity) for model in models]

@@ -1,0 +1,326 @@
+"""Training a trial's network by itself: from inherited weights or from scratch, once, with a comparison at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from spikesearch.errors import CheckpointError, StudyError
+from spikesearch.io import user_path
+from spikesearch.recipe.study import best_recipe
+from spikesearch.study import provenance
+from spikesearch.study.results import TrialResult, find_trial
+from spikesearch.study.store import expect_study
+from spikesearch.study.trained import Trained, final_score
+
+if TYPE_CHECKING:
+    from spikesearch.config import TrainConfig
+    from spikesearch.nn import Spikformer
+    from spikesearch.space import Architecture
+    from spikesearch.train.network import Source
+
+_log = logging.getLogger(__name__)
+
+ATTR_PREFIX = "retrained:"
+FOLDER = "retrained"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network of the comparison.
+
+    Args:
+        role: ``inherited``, ``retrained``, ``largest`` (with inherited weights) or ``largest, retrained``.
+        trial: Number of its trial.
+        search_accuracy: On the search split, as a fraction.
+        test_accuracy: On the test split, as a fraction.
+        energy_uJ: Microjoules per sample on the search split, under the study's convention.
+        params: Learnable values.
+    """
+
+    role: str
+    trial: int
+    search_accuracy: float
+    test_accuracy: float
+    energy_uJ: float  # noqa: N815 - the unit
+    params: int
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """A network that was trained by itself, beside what it is to be compared with.
+
+    Args:
+        study: Name of the study.
+        folder: Holds the network, as ``model.safetensors`` and ``model.json``.
+        source: What training began with: ``inherited`` weights or new ones (``scratch``).
+        recipe: The keys of the recipe that differ from their default.
+        convention: Energy convention of every energy.
+        rows: The networks.
+    """
+
+    study: str
+    folder: Path
+    source: Source
+    recipe: dict[str, Any]
+    convention: str
+    rows: tuple[Row, ...]
+
+    @property
+    def retrained(self) -> Row:
+        """The network itself."""
+        return next(row for row in self.rows if row.role == "retrained")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return {
+            "study": self.study,
+            "folder": str(self.folder),
+            "from": self.source,
+            "recipe": self.recipe,
+            "energy_convention": self.convention,
+            "networks": [asdict(row) for row in self.rows],
+        }
+
+
+def retrain_subnet(
+    trained: Trained,
+    number: int | None = None,
+    *,
+    source: Source | None = None,
+    epochs: int | None = None,
+    energy_weight: float | None = None,
+    recipe: TrainConfig | None = None,
+    recipe_from: str | None = None,
+    seed: int | None = None,
+    output: Path | None = None,
+    progress: bool = True,
+) -> Retraining:
+    """Train a trial's network by itself, measure it on the test split, and compare it; never done twice.
+
+    The network is kept in ``retrained/`` of the study's folder and its scores as an attribute of the study. Training
+    that was stopped goes on. At its end the batch-norm statistics are calibrated as those of a subnet are.
+
+    Args:
+        trained: The study.
+        number: Number of a COMPLETE trial; ``None`` for the recommended one.
+        source: Begin with ``inherited`` weights or from ``scratch``; ``None`` for what the recipe was found for, else
+            inherited.
+        epochs: Instead of the recipe's.
+        energy_weight: Instead of the recipe's; see :class:`~spikesearch.config.TrainConfig`.
+        recipe: Instead of the study file's ``train`` section, whose ``strategy``, ``random_subnets`` and
+            ``distillation`` concern the supernet alone.
+        recipe_from: Name of a study of recipes in the same storage; its best trial's values replace those of the
+            recipe.
+        seed: Instead of the study file's.
+        output: Folder to write the network to as well.
+        progress: Whether to show progress on stderr.
+
+    Raises:
+        StudyError: If there is no such trial, ``epochs`` is below 1, or ``energy_weight`` below 0.
+        TrainingError: If the training diverges.
+        StudyNotFoundError: If the study is deleted meanwhile.
+        ExportError: If ``output`` holds something else.
+        StorageError: If ``output`` cannot be written.
+        CheckpointError: If what an earlier call left is corrupt.
+    """
+    if source is not None and source not in get_args(_source_type()):
+        raise StudyError(f"`source` must be 'inherited' or 'scratch', but got {source!r}.")
+    if output is not None:  # before hours of training
+        from spikesearch.export.folder import network_in
+
+        output = user_path(output, "`output`")
+        network_in(output)
+    config = trained.config.train if recipe is None else recipe
+    with expect_study(trained.store, trained.study.study_name):
+        trial = find_trial(trained.study, number)
+        if recipe_from is not None:
+            config, about = best_recipe(recipe_from, config, storage=trained.store.storage)
+            if (about.architecture, about.source) != (trial.architecture, source or about.source):
+                _log.warning("The recipe of study %r was found for another architecture or start.", recipe_from)
+            source = source or about.source
+        if epochs is not None:
+            if epochs < 1:
+                raise StudyError(f"`epochs` must be at least 1, but got {epochs}.")
+            config = config.model_copy(update={"epochs": epochs})
+        if energy_weight is not None:
+            if not 0 <= energy_weight < math.inf:
+                raise StudyError(f"`energy_weight` must be a finite number of at least 0, but got {energy_weight}.")
+            config = config.model_copy(update={"energy_weight": energy_weight})
+        seed = trained.config.seed if seed is None else seed
+        job = _Job(trained, source or "inherited", config, seed)
+        stored = job.result(trial, progress=progress)
+        folder = job.folder(trial)
+        if output is not None:
+            _copy(folder, output)
+        return Retraining(
+            study=trained.study.study_name,
+            folder=folder if output is None else output,
+            source=job.source,
+            recipe=dict(stored["recipe"]),
+            convention=trained.config.scoring.convention,
+            rows=tuple(_rows(job, trial, stored)),
+        )
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One way to train any architecture of the study by itself."""
+
+    trained: Trained
+    source: Source
+    config: TrainConfig
+    seed: int
+
+    def key(self, arch: Architecture) -> str:
+        """Everything that the weights depend on, in 12 digits."""
+        from spikesearch.train.network import applicable_recipe
+
+        facts = {"arch": arch.key, "from": self.source, "recipe": applicable_recipe(self.config), "seed": self.seed}
+        if self.source == "inherited":
+            facts["supernet"] = self.trained.study.user_attrs[provenance.SUPERNET_HASH]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+
+    def attr(self, arch: Architecture) -> str:
+        return f"{ATTR_PREFIX}{self.key(arch)}"
+
+    def folder(self, trial: TrialResult) -> Path:
+        name = f"{trial.number}-{self.source}-{self.key(trial.architecture)}"
+        return self.trained.folder / FOLDER / name
+
+    def known(self, arch: Architecture) -> dict[str, Any] | None:
+        """Return what an earlier call found, if there was one."""
+        stored = self.trained.study.user_attrs.get(self.attr(arch))
+        return dict(stored) if stored is not None else None
+
+    def result(self, trial: TrialResult, *, progress: bool) -> dict[str, Any]:
+        """Return the scores of the trained network; train it if that has not been done."""
+        arch = trial.architecture
+        with self._alone(arch):
+            facts = self._kept(trial)
+            if facts is None:
+                facts = self._train(trial, progress=progress)
+            stored: dict[str, Any] = facts["retrained"]
+            if self.known(arch) != stored:
+                self.trained.study.set_user_attr(self.attr(arch), stored)
+        return stored
+
+    def _alone(self, arch: Architecture) -> AbstractContextManager[Any]:
+        name = self.trained.study.study_name
+        lock = self.trained.store.lock(name, f"retrain-{self.key(arch)}")
+        if lock is None:
+            return nullcontext()
+        return lock.wait(lambda: _log.warning("Waiting: another process trains this network of study %r.", name))
+
+    def _kept(self, trial: TrialResult) -> dict[str, Any] | None:
+        from spikesearch.export.folder import load_network, read_facts
+
+        folder = self.folder(trial)
+        if not folder.exists():
+            return None
+        try:
+            load_network(folder)  # proves that the weights are whole
+        except CheckpointError as error:
+            reason = str(error).partition("; ")[0].rstrip(".")
+            raise CheckpointError(f"{reason}. Delete {folder} to train that network again.") from None
+        return read_facts(folder)
+
+    def _train(self, trial: TrialResult, *, progress: bool) -> dict[str, Any]:
+        from spikesearch.energy import energy_model
+        from spikesearch.export.folder import save_network
+        from spikesearch.scoring.calibration import calibration_images
+        from spikesearch.scoring.network import calibrate_network, score_network
+        from spikesearch.train.network import applicable_recipe, train_network
+
+        trained, arch = self.trained, trial.architecture
+        scoring = trained.config.scoring
+        _log.info("Training the network of trial %d, from %s weights.", trial.number, _NAMES[self.source])
+        folder = self.folder(trial)
+        done = train_network(
+            self._start(arch),
+            trained.data,
+            self.config,
+            seed=self.seed,
+            folder=folder.with_name(f"{folder.name}.checkpoints"),
+            title=f"Trial {trial.number}",
+            energy_model=energy_model(scoring),
+            device=trained.scorer.device,
+            progress=progress,
+        )
+        calibrate_network(done.net, calibration_images(trained.data, scoring).to(trained.scorer.device))
+        retrained: dict[str, Any] = {
+            "arch": arch.key,
+            "from": self.source,
+            "recipe": dict(applicable_recipe(self.config)),
+            "seed": self.seed,
+            "search": score_network(done.net, trained.data, scoring, "search").to_dict(),
+            "test": score_network(done.net, trained.data, scoring, "test").to_dict(),
+        }
+        facts: dict[str, Any] = {
+            "class_names": list(trained.data.class_names),
+            "study": trained.study.study_name,
+            "trial": trial.number,
+            "accuracy": retrained["search"]["accuracy"],
+            "test_accuracy": retrained["test"]["accuracy"],
+            "energy_uJ": retrained["search"]["energy_uJ"],
+            "energy_convention": scoring.convention,
+            "data_fingerprint": trained.data.fingerprint,
+            "versions": provenance.package_versions(),
+            "retrained": retrained,
+            "history": done.history,
+        }
+        if self.source == "inherited":
+            facts["supernet_hash"] = trained.study.user_attrs[provenance.SUPERNET_HASH]
+        save_network(folder, done.net, facts)
+        done.checkpoints.delete()
+        return facts
+
+    def _start(self, arch: Architecture) -> Spikformer:
+        from spikesearch.train.network import fresh_network
+
+        inherited = self.trained.scorer.extract(arch)
+        return inherited if self.source == "inherited" else fresh_network(inherited, self.seed)
+
+
+_NAMES = {"inherited": "inherited", "scratch": "new"}
+
+
+def _source_type() -> Any:
+    from spikesearch.train.network import Source
+
+    return Source
+
+
+def _rows(job: _Job, trial: TrialResult, stored: Mapping[str, Any]) -> list[Row]:
+    trained = job.trained
+    reference = trained.results().reference
+    rows = [_inherited(trained, "inherited", trial), _row("retrained", trial.number, stored)]
+    if reference is not None and reference.architecture != trial.architecture:
+        rows.append(_inherited(trained, "largest", reference))
+        known = job.known(reference.architecture)
+        if known is not None:
+            rows.append(_row("largest, retrained", reference.number, known))
+    return rows
+
+
+def _inherited(trained: Trained, role: str, trial: TrialResult) -> Row:
+    test = final_score(trained.store, trained.study, trained.scorer, trial.architecture)
+    return Row(role, trial.number, trial.accuracy, test["accuracy"], trial.energy_uJ, test["params"])
+
+
+def _row(role: str, number: int, stored: Mapping[str, Any]) -> Row:
+    search = stored["search"]
+    return Row(role, number, search["accuracy"], stored["test"]["accuracy"], search["energy_uJ"], search["params"])
+
+
+def _copy(folder: Path, output: Path) -> None:
+    from spikesearch.export.folder import load_network, read_facts, save_network
+
+    save_network(output, load_network(folder), read_facts(folder))
