@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from spikesearch.fitness import dead_below
 from spikesearch.nn.units import network_neurons
 from spikesearch.study.results import StudyResult, TrialResult
 from spikesearch.study.trained import Trained
@@ -13,6 +14,7 @@ from spikesearch.study.trained import Trained
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from spikesearch.data import DataBundle
     from spikesearch.energy.activity import Activity
     from spikesearch.scoring import Scorer
     from spikesearch.space import Architecture, BlockSpec, SearchSpace, StemSpec
@@ -34,8 +36,8 @@ class Finding:
     """Something that is probably wrong.
 
     Args:
-        kind: ``dead layer``, ``saturated layer``, ``batch-norm drift``, ``largest below smallest``, ``split overlap``
-            or ``border of the space``.
+        kind: ``dead layer``, ``saturated layer``, ``batch-norm drift``, ``largest below smallest``, ``no better than
+            a guess``, ``split overlap`` or ``border of the space``.
         where: The network, layer, gene or split that it is about.
         found: What was measured.
         advice: What to do.
@@ -63,6 +65,7 @@ def diagnose(trained: Trained) -> list[Finding]:
         findings += firing_rates(scorer, role, trial.architecture)
         findings += batch_norm_drift(scorer, role, trial.architecture)
     findings += size_order(scorer, space)
+    findings += guesses(trained.data, result)
     findings += split_overlap(trained)
     findings += borders(space, result)
     return findings
@@ -133,6 +136,21 @@ def size_order(scorer: Scorer, space: SearchSpace) -> Iterator[Finding]:
         "The supernet is not trained well: its scores do not rank architectures. Train longer (train.epochs), with "
         "train.strategy sandwich, or with a lower train.lr; all need another study.",
     )
+
+
+def guesses(data: DataBundle, result: StudyResult) -> Iterator[Finding]:
+    """Find networks that are hardly better than answering the most frequent class always."""
+    least = dead_below(data.num_classes, data.majority_share)
+    for role, trial in _networks(result):
+        if trial.accuracy < least:
+            yield Finding(
+                "no better than a guess",
+                f"the {role} network",
+                f"accuracy {trial.accuracy:.2%} on the search split, where always answering the most frequent class "
+                f"scores {data.majority_share:.2%}",
+                "It has learnt next to nothing. Train longer (train.epochs), or give rare classes more samples; both "
+                "need another study.",
+            )
 
 
 def split_overlap(trained: Trained) -> Iterator[Finding]:

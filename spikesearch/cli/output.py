@@ -85,6 +85,8 @@ def print_study(result: StudyResult, chosen: Format) -> None:
     if chosen in {Format.json, Format.yaml}:
         print_structure(result.to_dict(), chosen)
         return
+    from spikesearch.study.results import majority_sentence
+
     if chosen is Format.value:
         for trial in result.front:
             print(trial.number)
@@ -93,6 +95,8 @@ def print_study(result: StudyResult, chosen: Format) -> None:
     print(f"Study {result.name} in {result.storage}: {states or 'no trials'}")
     if result.hypervolume is not None:
         print(f"Hypervolume (1 - accuracy, energy / reference energy; at most 1): {result.hypervolume:.4f}")
+    if result.majority_share is not None:
+        print(majority_sentence(result.majority_share))
     columns = ("", "trial", "accuracy %", "energy uJ", "F_AEB", "params", "test %", "test uJ", "architecture")
     rows = [_row("", trial) for trial in result.front]
     rows += [_row("recommended", result.recommended)] if result.recommended else []

@@ -11,7 +11,7 @@ from spikesearch.errors import MissingDependencyError, StudyError
 from spikesearch.io import atomic_write_bytes, atomic_write_text, user_path
 from spikesearch.report.figures import pareto_figure
 from spikesearch.study import provenance
-from spikesearch.study.results import StudyResult, TrialResult
+from spikesearch.study.results import StudyResult, TrialResult, majority_sentence
 from spikesearch.study.trained import Trained, final_score
 
 _log = logging.getLogger(__name__)
@@ -64,6 +64,7 @@ def study_report(trained: Trained, *, picture: str | None = None) -> str:
         "",
         "The recommended architecture was chosen on the search split, among many; only the accuracy on the test split, "
         "which nothing was chosen on, says how good it is.",
+        *([majority_sentence(result.majority_share)] if result.majority_share is not None else []),
         "",
         *_table([("recommended", result.recommended), ("reference", result.reference)], with_test=True),
         "",

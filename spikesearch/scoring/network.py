@@ -64,7 +64,7 @@ def score_network(net: Spikformer, data: DataBundle, config: ScoringConfig, spli
             labels = images.labels[positions.start : positions.stop].to(device)
             correct += int((logits.argmax(-1) == labels).sum())
     report = energy_model(config).price(activity)
-    return Score.of(correct / len(images), report, params=count_parameters(net), num_classes=data.num_classes)
+    return Score.of(correct / len(images), report, params=count_parameters(net), data=data)
 
 
 def _take_statistics(module: nn.Module, args: tuple[Tensor]) -> None:

@@ -96,17 +96,20 @@ def check_files(config: StudyConfig, data: DataBundle, folder: Path, study: optu
 
 
 def check_data(study: optuna.Study, data: DataBundle) -> None:
-    """Record the data's fingerprint with the study, or verify it; the caller holds the study's lock.
+    """Record the data's fingerprint with the study, or verify it, and what a guess scores; the caller holds the lock.
 
     Raises:
         StudyError: If the study was made with other data.
     """
+    reasons = f", or read in another way than by spikesearch 0.1.0: {' '.join(data.rereads)}" if data.rereads else "."
     provenance.set_once(
         study,
         provenance.DATA_FINGERPRINT,
         data.fingerprint,
-        "these are other data. Restore them, or give --study-name to start another study.",
+        f"these are other data{reasons} Restore them, or give --study-name to start another study.",
     )
+    if provenance.MAJORITY_SHARE not in study.user_attrs:
+        study.set_user_attr(provenance.MAJORITY_SHARE, data.majority_share)
 
 
 def trained_supernet(

@@ -87,6 +87,8 @@ class StudyResult:
         front: Feasible trials that no other feasible one dominates, by energy.
         recommended: See :func:`spikesearch.fitness.recommend`; ``None`` if no trial qualifies.
         reference: The largest architecture; ``None`` before it is scored.
+        majority_share: Share of the search split's most frequent class, which answering it always would score; ``None``
+            before the data are read.
     """
 
     name: str
@@ -98,6 +100,7 @@ class StudyResult:
     front: list[TrialResult]
     recommended: TrialResult | None
     reference: TrialResult | None
+    majority_share: float | None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, as ``spikesearch study show -f json`` prints them."""
@@ -111,7 +114,13 @@ class StudyResult:
             "front": [trial.to_dict() for trial in self.front],
             "recommended": self.recommended.to_dict(with_test=True) if self.recommended else None,
             "reference": self.reference.to_dict(with_test=True) if self.reference else None,
+            "majority_share": self.majority_share,
         }
+
+
+def majority_sentence(share: float) -> str:
+    """Say what accuracies are to be compared with."""
+    return f"Always answering the most frequent class would score {share:.1%} on the search split."
 
 
 def read_results(study: optuna.Study, storage: str) -> StudyResult:
@@ -139,6 +148,7 @@ def read_results(study: optuna.Study, storage: str) -> StudyResult:
         front=sorted(front, key=lambda trial: (trial.energy_uJ, -trial.accuracy, trial.number)),
         recommended=choose(config, trials, reference),
         reference=reference,
+        majority_share=study.user_attrs.get(provenance.MAJORITY_SHARE),
     )
 
 

@@ -212,6 +212,7 @@ def build_search(
         worker=Worker.here(budget.run),
         budget=budget,
         num_classes=data.num_classes,
+        majority_share=data.majority_share,
         constraints=config.constraints,
         beta=config.report.beta,
         on_trial=on_trial,
