@@ -339,7 +339,7 @@ def _complete_setup(study: optuna.Study, config: StudyConfig) -> None:
             optuna.trial.create_trial(
                 state=TrialState.WAITING,
                 params=space.params(reference),
-                distributions=dict(space.distributions(reference.depth)),
+                distributions=dict(space.distributions(reference)),
                 user_attrs={"arch": reference.key},
             )
         )

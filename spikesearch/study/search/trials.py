@@ -51,7 +51,7 @@ def create(study: optuna.Study, space: SearchSpace, params: Mapping[str, Any], w
     template = create_trial(
         state=TrialState.RUNNING,
         params=space.params(arch),
-        distributions=dict(space.distributions(arch.depth)),
+        distributions=dict(space.distributions(arch)),
         user_attrs={"arch": arch.key, "worker": worker.to_dict()},
     )
     return study._storage.get_trial(study._storage.create_new_trial(study._study_id, template_trial=template))
