@@ -7,6 +7,7 @@ from typing import Any
 
 from spikesearch.energy import EnergyReport
 from spikesearch.nn import Spikformer, count_parameters
+from spikesearch.space.residual import RESIDUALS
 
 USAGE = {
     "safetensors": """from spikesearch.export import load_network
@@ -90,7 +91,7 @@ def _architecture(net: Spikformer) -> list[str]:
         "",
         *_table(("", "heads", "MLP ratio", "threshold", "tau"), rows),
         "",
-        f"Stem stages that end in a max-pooling: {stages}. Residual connections: {_RESIDUAL[net.residual]}. "
+        f"Stem stages that end in a max-pooling: {stages}. Residual connections: {RESIDUALS[net.residual].title}. "
         f"Key: `{arch.key}`.",
     ]
 
@@ -178,10 +179,6 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
     return ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines]
 
 
-_RESIDUAL = {
-    "add": "sums of spikes",
-    "membrane": "membrane currents; neurons that read them have the threshold divided by a gain that was learnt",
-}
 _SPLIT_USE = {
     "train": "weights and batch-norm statistics",
     "search": "scores of the trials",

@@ -7,7 +7,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from spikesearch.errors import SpaceError, did_you_mean
 from spikesearch.space.genes import (
@@ -24,10 +24,7 @@ from spikesearch.space.genes import (
     places,
 )
 
-__all__ = ["STEM_DIVISOR", "Architecture", "BlockSpec", "Residual", "StemSpec", "mlp_width"]
-
-Residual = Literal["add", "membrane"]
-"""What the residual connections of all networks of a supernet carry: sums of spikes, or membrane currents."""
+__all__ = ["STEM_DIVISOR", "Architecture", "BlockSpec", "StemSpec", "mlp_width"]
 
 
 @dataclass(frozen=True, order=True)

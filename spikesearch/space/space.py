@@ -291,16 +291,19 @@ class SearchSpace(_Lists):
         depth = value(DEPTH.name)
         return self._build([choices.choose(value, place) for place, choices in self._places(depth)])
 
-    def distributions(self, arch: Architecture | None = None) -> dict[str, CategoricalDistribution]:
-        """Return the Optuna distribution of every parameter of an architecture.
+    def distributions(self, depth: int | None = None) -> dict[str, CategoricalDistribution]:
+        """Return the Optuna distribution of every parameter that architectures of this depth may have.
 
         Args:
-            arch: An architecture of this space; by default every parameter of the space is returned.
+            depth: Number of blocks; the deepest by default, which gives every parameter of the space.
         """
         from optuna.distributions import CategoricalDistribution
 
-        names = self.parameters if arch is None else self.params(arch)
-        return {name: CategoricalDistribution(self.parameters[name].choices) for name in names}
+        return {
+            name: CategoricalDistribution(parameter.choices)
+            for name, parameter in self.parameters.items()
+            if depth is None or depth in parameter.active.get(DEPTH.name, (depth,))
+        }
 
     # --- plain data ---------------------------------------------------------------------------------------------------
 

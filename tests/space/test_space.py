@@ -243,7 +243,7 @@ def test_suggest_asks_a_trial_for_exactly_its_parameters(point: tuple[SearchSpac
     trial = optuna.trial.FixedTrial(space.params(arch))
     assert space.suggest(trial) == arch
     assert trial.params == space.params(arch)
-    assert trial.distributions == space.distributions(arch)
+    assert trial.distributions == space.distributions(arch.depth)
 
 
 def test_suggest_in_a_real_study(tmp_path: Any) -> None:
