@@ -218,7 +218,8 @@ def _improvement(
 
     def scalar(points: np.ndarray) -> np.ndarray:
         scaled = weights * (points - ideal) / span
-        return scaled.max(axis=-1) + 0.05 * scaled.sum(axis=-1)
+        values: np.ndarray = scaled.max(axis=-1) + 0.05 * scaled.sum(axis=-1)
+        return values
 
     best = scalar(targets).min()
     return lambda mean, std: np.maximum(best - scalar(mean + noise * std), 0.0).mean(axis=0)
