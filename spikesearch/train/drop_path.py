@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from spikesearch.data.keyed import uniforms
-
-_STREAM = 5  # of random numbers, apart from those of the training loop and of the strategies
+from spikesearch.streams import DROP_PATH
 
 
 class DropPath:
@@ -57,7 +56,7 @@ class DropPath:
             samples: Number of every sample in its data set, shape [N].
             device: Where the network is.
         """
-        kept = uniforms((_STREAM, *key), samples, len(self._branches)) < self._keep
+        kept = uniforms(DROP_PATH.key(*key), samples, len(self._branches)) < self._keep
         self._scales = (kept / self._keep).float().T.contiguous().to(device)
 
     def _hook(self, index: int) -> Any:
