@@ -41,6 +41,7 @@ from parts.sampler_problems import (
     MixedZDT,
     Problem,
     RuggedTable,
+    Values,
 )
 from parts.sampler_timing import time_in_memory, time_on_sqlite
 from scipy.stats import mannwhitneyu
@@ -55,7 +56,7 @@ class SamplerReport(Report):
     rows: Sequence[str] | None = None
 
 
-Run = tuple[list[tuple[float, ...]], list[Any]]  # objective values and parameters, in order of evaluation
+Run = tuple[list[Values], list[Any]]  # objective values and parameters, in order of evaluation
 Maker = Callable[[Problem, int], optuna.samplers.BaseSampler]
 
 STOCK: dict[str, Maker] = {
@@ -77,10 +78,12 @@ SLOW = ("TPE", "TPE multivariate")  # too slow for the conditional toy's hundred
 
 def run_optuna(problem: Problem, sampler: optuna.samplers.BaseSampler, n_trials: int) -> Run:
     """Run one study in memory."""
-    study = optuna.create_study(directions=list(problem.directions), sampler=sampler)
+    study = optuna.create_study(directions=problem.directions, sampler=sampler)
     study.optimize(problem, n_trials=n_trials)
     trials = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
-    return [tuple(trial.values) for trial in trials], [tuple(sorted(trial.params.items())) for trial in trials]
+    return [(trial.values[0], trial.values[1]) for trial in trials], [
+        tuple(sorted(trial.params.items())) for trial in trials
+    ]
 
 
 def shares(problem: Problem, run: Run, budgets: Sequence[int], *, unique: bool) -> list[float]:
@@ -117,7 +120,7 @@ def compare(
             for seed in range(seeds)
         ]
         milliseconds = (time.process_time() - started) / seeds / n_trials * 1e3
-        row = {
+        row: dict[str, Any] = {
             "seeds": seeds,
             "share": [shares(problem, run, budgets, unique=False) for run in runs],
             "share_unique": [shares(problem, run, budgets, unique=True) for run in runs],

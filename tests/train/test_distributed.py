@@ -25,10 +25,11 @@ from spikesearch.data import load_data
 from spikesearch.energy import EnergyModel
 from spikesearch.errors import ConfigError, TeamError
 from spikesearch.nn import Supernet
+from spikesearch.streams import TRAINING_ORDER
 from spikesearch.train import SandwichStrategy, SingleStrategy, Trainer, UniformStrategy, train_supernet, weights_hash
 from spikesearch.train.distributed import Team, TeamLostError, forget, gathered, own_device, shares, started
 from spikesearch.train.energy_loss import EnergyLoss
-from spikesearch.train.loop import _ORDER, recipe_identity
+from spikesearch.train.loop import recipe_identity
 from spikesearch.train.strategies import ArchitectureDeck
 from spikesearch.train.supernet import seeded_supernet
 from tests.interruptions import interruption
@@ -81,7 +82,7 @@ def new_trainer(team: Team, recipe: TrainConfig = STEPS, folder: Path = Path("un
 
 def batch(step: int, size: int = STEPS.batch_size) -> np.ndarray:
     count = len(digits_data().train)
-    return np.random.default_rng([_ORDER, SEED, 0]).permutation(count)[step * size : (step + 1) * size]
+    return TRAINING_ORDER.generator(SEED, 0).permutation(count)[step * size : (step + 1) * size]
 
 
 def gradients(module: nn.Module) -> State:
