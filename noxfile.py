@@ -82,7 +82,7 @@ def wheel(session: nox.Session) -> None:
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Run benchmarks quickly, those named or all of them: `nox -s bench -- digits sampler`."""
-    session.install(*CONSTRAINTS, "-e", ".[test]")
+    session.install(*CONSTRAINTS, "-e", ".[test,plots]", "pymoo")
     for name in session.posargs or BENCHMARKS:
         session.run("python", f"benchmarks/{name}.py", "--quick")
 

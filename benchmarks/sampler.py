@@ -25,6 +25,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ ESNN: dict[str, Maker] = {
         problem.space, known_objectives=problem.known_objectives, seed=seed
     ),
 }
+PYMOO = {"pymoo NSGA-II 20": None} if find_spec("pymoo") else {}  # the row is left out where it is not installed
 SLOW = ("TPE", "TPE multivariate")  # too slow for the conditional toy's hundred parameters and thousand trials
 
 
@@ -109,7 +111,7 @@ def compare(
     print(f"\n{problem.name}: share of the hypervolume after {', '.join(map(str, budgets))} evaluations", flush=True)
     kept = report.details.get(problem.name, {}).get("rows", {})
     rows: dict[str, Any] = {}
-    for name, maker in {**makers, "pymoo NSGA-II 20": None}.items():
+    for name, maker in {**makers, **PYMOO}.items():
         if report.rows is not None and name not in report.rows:
             if name in kept:
                 rows[name] = kept[name]
