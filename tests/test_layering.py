@@ -50,36 +50,31 @@ def imports() -> tuple[Import, ...]:
 
 def imports_of(importer: str, source: str) -> Iterator[Import]:
     def walk(node: ast.AST, types_only: bool) -> Iterator[Import]:
-        if isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
-            for child in node.body:
-                yield from walk(child, True)
-            for child in node.orelse:
-                yield from walk(child, types_only)
-            return
         for imported, name in targets(node):
-            yield Import(importer, imported, name, node.lineno, types_only)  # type: ignore[attr-defined]
+            yield Import(importer, imported, name, getattr(node, "lineno", 0), types_only)
+        guarded: list[ast.stmt] = []
+        if isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
+            guarded = node.body
         for child in ast.iter_child_nodes(node):
-            yield from walk(child, types_only)
+            yield from walk(child, types_only or child in guarded)
 
     yield from walk(ast.parse(source), False)
 
 
 def targets(node: ast.AST) -> Iterator[tuple[str, str | None]]:
     """The modules of the package that a statement imports, each with the name that is taken from it, if any."""
+    names: list[str] = []
     if isinstance(node, ast.Import):
-        names = [(alias.name, None) for alias in node.names]
+        names = [alias.name for alias in node.names]
     elif isinstance(node, ast.ImportFrom):
         assert not node.level, "relative imports are not used here"
         origin = node.module or ""
         for alias in node.names:
             inner = f"{origin}.{alias.name}"
             yield from [(inner, None)] if inner in modules() else [(origin, alias.name)] if ours(origin) else []
-        return
     elif isinstance(node, ast.Call) and ast.unparse(node.func) in {"import_module", "importlib.import_module"}:
-        names = [(arg.value, None) for arg in node.args[:1] if isinstance(arg, ast.Constant)]
-    else:
-        return
-    yield from ((name, None) for name, _ in names if ours(name))
+        names = [str(arg.value) for arg in node.args[:1] if isinstance(arg, ast.Constant)]
+    yield from ((name, None) for name in names if ours(name))
 
 
 def ours(name: str) -> bool:

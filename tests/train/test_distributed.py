@@ -8,6 +8,8 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +94,8 @@ def gradients(module: nn.Module) -> State:
 def assert_close(got: State, expected: State, **tolerance: float) -> None:
     assert got.keys() == expected.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(
-            got[name], value, **{"rtol": 0, "atol": 1e-5, **tolerance}, msg=lambda m, n=name: n + m
-        )
+        rtol, atol = tolerance.get("rtol", 0), tolerance.get("atol", 1e-5)
+        torch.testing.assert_close(got[name], value, rtol=rtol, atol=atol, msg=partial(add, name))
 
 
 # --- the oracle: one process, both halves ---------------------------------------------------------
@@ -120,7 +121,8 @@ def sandwich_gradients(supernet: Supernet, images: Tensor, labels: Tensor, step:
 
 
 def mean_of(states: list[State], weights: list[float]) -> State:
-    return {name: sum(w * state[name] for w, state in zip(weights, states, strict=True)) for name in states[0]}
+    zero = torch.zeros(())
+    return {name: sum((w * s[name] for w, s in zip(weights, states, strict=True)), zero) for name in states[0]}
 
 
 def oracle_weights(recipe: TrainConfig, steps: int) -> list[State]:
