@@ -153,14 +153,15 @@ def correlations(
     a = np.sign(x[:, None] - x[None, :]) * same
     b = np.sign(y[:, None] - y[None, :]) * same
 
+    def items(values: np.ndarray) -> np.ndarray:
+        total: np.ndarray = (values * counts).sum(-1)
+        return total
+
     def pairs(values: np.ndarray) -> np.ndarray:
-        return ((counts @ values) * counts).sum(-1)
+        return items(counts @ values)
 
     # twice the mid-rank within the bin, less its mean, with the sign turned
     rank_x, rank_y = counts @ a, counts @ b
-
-    def items(values: np.ndarray) -> np.ndarray:
-        return (values * counts).sum(-1)
 
     with np.errstate(invalid="ignore"):
         tau = pairs(a * b) / np.sqrt(pairs(a * a) * pairs(b * b))
