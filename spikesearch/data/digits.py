@@ -12,6 +12,7 @@ from torch.nn import functional
 from spikesearch.config.data import DigitsAugment, DigitsData
 from spikesearch.data.bundle import ArrayStore, Source, Store
 from spikesearch.data.keyed import uniforms
+from spikesearch.streams import AFFINE
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class AffineAugmenter:
     def raw(self, store: Store, positions: np.ndarray, key: tuple[int, ...]) -> torch.Tensor:
         """See :class:`spikesearch.data.bundle.Augmenter`."""
         images = store.raw(positions).float()
-        draws = uniforms(key, positions, 4).float() * 2 - 1
+        draws = uniforms(AFFINE.key(*key), positions, 4).float() * 2 - 1
         angle = draws[:, 0] * math.radians(self.config.rotate)
         zoom = 1 + draws[:, 1] * self.config.scale
         # affine_grid works in units of half an image
