@@ -83,11 +83,14 @@ def test_unknown_names_are_attribute_errors() -> None:
         "from spikesearch import Architecture, BlockSpec, SearchSpace, f_aeb",
         "import spikesearch.sampler; spikesearch.ESNNSampler(seed=0)",
         "import spikesearch.config",
+        "from spikesearch.config import load_study_file, find_study_file; load_study_file(find_study_file('digits'))",
+        "import spikesearch.data; list(spikesearch.data.KINDS)",
         "import spikesearch.cli",
     ],
 )
 def test_what_needs_no_torch_does_not_import_it(statement: str) -> None:
-    code = f"{statement}; import sys; print(sorted({{m.partition('.')[0] for m in sys.modules}} & {{'torch', 'timm'}}))"
+    heavy = "{'torch', 'torchvision', 'timm'}"
+    code = f"{statement}; import sys; print(sorted({{m.partition('.')[0] for m in sys.modules}} & {heavy}))"
     assert python(code) == "[]"
 
 

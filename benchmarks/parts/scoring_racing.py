@@ -20,8 +20,8 @@ from tables.scoring_proposals import STUDY
 
 from spikesearch import Architecture, EnergyReport, SearchSpace, Supernet
 from spikesearch.config import ScoringConfig, TrainConfig
-from spikesearch.config.data import DigitsData
 from spikesearch.data import load_data
+from spikesearch.data.kinds.digits import DigitsData
 from spikesearch.fitness import dead_below
 from spikesearch.racing import Dominated, Race, Rival, enter
 from spikesearch.scoring import Scorer

@@ -19,7 +19,7 @@ app = typer.Typer(
 @app.command(name="list")
 def list_(chosen: FormatOption = Format.table) -> None:
     """List the kinds of data that a study file may name."""
-    from spikesearch.data.check import list_kinds
+    from spikesearch.data import list_kinds
 
     rows = list_kinds()
     if chosen is Format.value:
@@ -39,31 +39,31 @@ def check(
 ) -> None:
     """Read all data of a study file and say what was found, and what is worth a second look."""
     from spikesearch.config import find_study_file, load_study_file
-    from spikesearch.data.check import check_data
+    from spikesearch.data import check_data
 
     config = load_study_file(find_study_file(study_file))
-    found = check_data(config.data, seed=config.seed, download=download)
+    report = check_data(config.data, seed=config.seed, download=download)
     if chosen is Format.value:
-        print(found["fingerprint"])
+        print(report["fingerprint"])
     elif chosen is Format.table:
-        print(found["summary"])
-        names = list(found["splits"]["train"]["per_class"])
+        print(report["summary"])
+        names = list(report["splits"]["train"]["per_class"])
         more = f" and {len(names) - CLASSES_SHOWN} more" if len(names) > CLASSES_SHOWN else ""
         print(f"Classes: {', '.join(names[:CLASSES_SHOWN])}{more}")
         rows = [
-            (name, split["images"], *_least_and_most(split["per_class"])) for name, split in found["splits"].items()
+            (name, split["images"], *_least_and_most(split["per_class"])) for name, split in report["splits"].items()
         ]
         print_table("Splits", ("split", "images", "fewest per class", "most per class"), rows)
-        for note in found["notes"]:
+        for note in report["notes"]:
             print(note)
-        for skipped in found["skipped"][:SKIPPED_SHOWN]:
+        for skipped in report["skipped"][:SKIPPED_SHOWN]:
             print(f"Unusable: {skipped}")
-        if len(found["skipped"]) > SKIPPED_SHOWN:
-            print(f"... and {len(found['skipped']) - SKIPPED_SHOWN} more, which -f json lists.")
-        for warning in found["warnings"]:
+        if len(report["skipped"]) > SKIPPED_SHOWN:
+            print(f"... and {len(report['skipped']) - SKIPPED_SHOWN} more, which -f json lists.")
+        for warning in report["warnings"]:
             print(f"Warning: {warning}")
     else:
-        print_structure(found, chosen)
+        print_structure(report, chosen)
 
 
 def _least_and_most(counts: dict[str, int]) -> tuple[int, int]:

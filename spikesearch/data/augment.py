@@ -136,7 +136,7 @@ def _policy(name: str | None, mean: Any) -> Callable[[Image.Image], Image.Image]
     hparams = {"img_mean": fill if len(fill) > 1 else fill[0]}
     make = rand_augment_transform if name.startswith("rand") else auto_augment_transform
     try:
-        policy = make(name, hparams)
+        policy: Callable[[Image.Image], Image.Image] = make(name, hparams)
     except (AssertionError, ValueError, KeyError) as error:
         raise DataError(
             f"`data.augment.auto_augment` must be a policy of timm such as 'rand-m9-n1-mstd0.4-inc1', but got {name!r} "

@@ -69,7 +69,7 @@ def test_defaults_are_resolved_and_the_dictionary_is_loss_free() -> None:
         ("train.lr", float("nan"), "`train.lr` must be a finite number, but got nan."),
         ("train.strategy", "sandwhich", "`train.strategy` must be 'sandwich' or 'uniform', but got 'sandwhich'."),
         ("data.kind", "digit", "but got 'digit'; did you mean 'digits'?"),
-        ("data", {}, "`data.kind` is missing; it must be one of digits, image-folder, idx,"),
+        ("data", {}, "`data.kind` is missing; it must be one of cifar10, cifar10-dvs, cifar100, digits,"),
         ("data", 3, "`data` must be a mapping of keys, but got 3."),
         ("data", {"kind": "idx"}, "`data.path` is missing."),
         ("data.augment.shift", -1, "`data.augment.shift` must be greater than or equal to 0, but got -1."),

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spikesearch.data.events import _importable_datasets
 from spikesearch.data.frames import Events, Windows, integrate, read_events, window_edges
+from spikesearch.data.kinds.spikingjelly import importable_datasets
 from spikesearch.errors import DataError
 
 SENSOR = (9, 11)
@@ -69,7 +69,7 @@ def test_frames_of_a_duration_leave_out_what_comes_later() -> None:
 
 @given(events=recordings(smallest=40), frames=st.integers(1, 3), split_by=st.sampled_from(["number", "time"]))
 def test_frames_are_those_of_spikingjelly(events: Events, frames: int, split_by: Any) -> None:
-    with _importable_datasets():
+    with importable_datasets():
         utils = importlib.import_module("spikingjelly.datasets.utils")
     arrays = {"t": events.t, "x": events.x, "y": events.y, "p": events.p}
     theirs = utils.integrate_events_by_fixed_frames_number(arrays, split_by, frames, 11, 11)

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from spikesearch.config.data import IdxData, ImageAugment, ImageFolderData, SpikingJellyData, SplitConfig
+from spikesearch.config.data import ImageAugment, SplitConfig
 from spikesearch.data import load_data
-from spikesearch.data.events import _importable_datasets
+from spikesearch.data.kinds.idx import IdxData
+from spikesearch.data.kinds.image_folder import ImageFolderData
+from spikesearch.data.kinds.spikingjelly import SpikingJellyData, importable_datasets
 
 pytestmark = pytest.mark.usefixtures("real_data")
 
@@ -68,7 +70,7 @@ def test_n_mnist_frames_are_those_of_spikingjelly(nmnist: Path, split_by: str) -
     data = load_data(config, seed=0)
     assert (len(data.train) + len(data.search), len(data.test), data.image_size) == (1000, 100, 34)
     assert torch.bincount(data.test.labels).tolist() == [8, 14, 8, 11, 14, 7, 10, 15, 2, 11]
-    with _importable_datasets():
+    with importable_datasets():
         utils = importlib.import_module("spikingjelly.datasets.utils")
     files = sorted((nmnist / "events_np" / "test").rglob("*.npz"))[::9]
     mine = {frames.numpy().tobytes() for frames in data.test.store.raw(data.test.positions)}  # type: ignore[attr-defined]

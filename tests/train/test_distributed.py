@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from spikesearch.config import TrainConfig
-from spikesearch.config.data import DigitsData
 from spikesearch.data import load_data
+from spikesearch.data.kinds.digits import DigitsData
 from spikesearch.energy import EnergyModel
 from spikesearch.errors import ConfigError, TeamError
 from spikesearch.nn import Supernet
