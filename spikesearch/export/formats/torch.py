@@ -6,26 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from spikesearch.export.portable import agreement, trace
-from spikesearch.nn import Spikformer
+from spikesearch.export.registry import Export, ExportFormat, register
 
 PROGRAM = "model.pt2"
+USAGE = f"""import torch
+
+net = torch.export.load("FOLDER/{PROGRAM}").module()
+logits = net(images)"""
 
 
-def write_program(folder: Path, net: Spikformer, samples: Tensor) -> dict[str, Any]:
-    """Write ``model.pt2``, load it again and compare it with the network on real samples.
-
-    Args:
-        folder: Existing folder.
-        net: The network on the CPU, in evaluation mode.
-        samples: Real samples, ``[N, C, H, W]`` or ``[N, F, C, H, W]``.
-
-    Returns:
-        See :func:`~spikesearch.export.portable.agreement`.
-    """
+def _write(folder: Path, export: Export) -> dict[str, Any]:
     path = folder / PROGRAM
-    torch.export.save(trace(net, samples), path)
+    torch.export.save(trace(export.net, export.samples), path)
     loaded = torch.export.load(path).module()
-    return agreement(net, loaded, samples, "The torch.export program", exact=True)
+    return agreement(export.net, loaded, export.samples, "The torch.export program", exact=True)
+
+
+register(ExportFormat("torch", (PROGRAM,), USAGE, _write))
