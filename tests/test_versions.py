@@ -9,7 +9,8 @@ from spikesearch.versions import PACKAGES, package_versions
 def test_versions_are_those_of_the_packages() -> None:
     versions = package_versions()
     assert tuple(versions) == PACKAGES
-    assert (versions["optuna"], versions["torch"]) == (optuna.__version__, torch.__version__)
+    assert versions["optuna"] == optuna.__version__
+    assert torch.__version__.startswith(versions["torch"])  # without the build behind a plus
 
 
 def test_what_is_not_installed_is_unknown() -> None:
