@@ -27,7 +27,7 @@ from parts.harness import Report, interval, parser, shown
 
 from spikesearch.config import StudyConfig, find_study_file, load_study_file
 from spikesearch.data import DataBundle, load_data
-from spikesearch.energy.activity import measure_activity
+from spikesearch.energy.measure import measure_activity
 from spikesearch.nn import Supernet
 from spikesearch.nn.lif import ElasticLIF
 from spikesearch.scoring import Scorer

@@ -24,8 +24,8 @@ class Registry(Mapping[str, T], Generic[T]):
 
     Args:
         what: What one entry is, for messages, such as ``"energy convention"``.
-        package: The folder whose modules register themselves when they are imported; names that begin with ``_`` are
-            helpers and are not looked at.
+        package: A module that registers entries when it is imported, or a folder of such modules, in which names that
+            begin with ``_`` are helpers.
         group: Group of entry points, each of which names a module or an object whose import registers something.
     """
 
@@ -58,7 +58,7 @@ class Registry(Mapping[str, T], Generic[T]):
         A file, and an entry point, is called like the entry that it registers, a file with ``_`` for ``-``.
         """
         folder = import_module(self._package)
-        modules = (module.name for module in pkgutil.iter_modules(folder.__path__))
+        modules = (module.name for module in pkgutil.iter_modules(getattr(folder, "__path__", ())))
         files = (name.replace("_", "-") for name in modules if not name.startswith("_"))
         points = (point.name for point in entry_points(group=self.group))
         return list(dict.fromkeys((*files, *points, *self._entries)))
@@ -81,7 +81,7 @@ class Registry(Mapping[str, T], Generic[T]):
             self._complete = True  # before the imports, which may ask
             try:
                 folder = import_module(self._package)
-                for module in pkgutil.iter_modules(folder.__path__):
+                for module in pkgutil.iter_modules(getattr(folder, "__path__", ())):
                     if not module.name.startswith("_"):
                         import_module(f"{self._package}.{module.name}")
                 for point in entry_points(group=self.group):

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from spikesearch.nn.units import network_neurons
 from spikesearch.study.results import StudyResult, TrialResult
 from spikesearch.study.trained import Trained
 
@@ -70,8 +71,9 @@ def diagnose(trained: Trained) -> list[Finding]:
 def firing_rates(scorer: Scorer, role: str, arch: Architecture) -> Iterator[Finding]:
     """Find layers of a network whose neurons never fire on the search split, or nearly always do."""
     _, activity = _run(scorer, arch)
-    for layer, rate in _rates(activity).items():
-        where = f"{layer} of the {role} network ({_neuron(arch, layer)})"
+    specs = network_neurons(arch, scorer.supernet.residual)
+    for layer, (rate, neurons) in _rates(activity).items():
+        where = f"{layer} of the {role} network ({_genes(specs[neurons])})"
         found = f"{rate:.4f} spikes per neuron and time step"
         if rate < DEAD_RATE:
             yield Finding(
@@ -205,7 +207,7 @@ def _run(scorer: Scorer, arch: Architecture, stats: Any = None) -> tuple[Tensor,
     """Return which images of the search split a subnet gets right, bool [N], and what its layers did."""
     import torch
 
-    from spikesearch.energy.activity import measure_activity
+    from spikesearch.energy.measure import measure_activity
 
     split, size, right = scorer.data.search, scorer.config.batch_size, []
     stats = scorer.calibrate(arch) if stats is None else stats
@@ -217,21 +219,18 @@ def _run(scorer: Scorer, arch: Architecture, stats: Any = None) -> tuple[Tensor,
     return torch.cat(right), activity
 
 
-def _rates(activity: Activity) -> dict[str, float]:
-    """Firing rates by layer; queries, keys and values by themselves."""
-    rates = {name.removesuffix(".lif"): neurons.rate for name, neurons in activity.neurons.items()}
+def _rates(activity: Activity) -> dict[str, tuple[float, str]]:
+    """Firing rates and names of neurons by layer; queries, keys and values by themselves."""
+    rates = {name.removesuffix(".lif"): (neurons.rate, name) for name, neurons in activity.neurons.items()}
     for name, ssa in activity.attention.items():
         attention = name.removesuffix(".product")
-        rates.pop(f"{attention}.qkv", None)
-        rates |= {f"{attention}.{part}": getattr(ssa, part) / ssa.elements for part in ("q", "k", "v")}
+        _, neurons = rates.pop(f"{attention}.qkv")
+        rates |= {f"{attention}.{part}": (getattr(ssa, part) / ssa.elements, neurons) for part in ("q", "k", "v")}
     return rates
 
 
-def _neuron(arch: Architecture, layer: str) -> str:
+def _genes(spec: StemSpec | BlockSpec | None) -> str:
     """Describe the neurons of a layer."""
-    from spikesearch.nn.functional import neuron_genes
-
-    if layer.endswith(".attn"):
+    if spec is None:
         return "attention, threshold and tau are fixed"
-    spec = neuron_genes(arch, layer)
     return f"v_threshold {spec.v_threshold:g}, tau {spec.tau:g}"

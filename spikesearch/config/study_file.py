@@ -17,9 +17,10 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 from spikesearch.config.data import DataConfig, Section
 from spikesearch.config.messages import explain, show
 from spikesearch.errors import ConfigError, ConfigNotFoundError, did_you_mean
+from spikesearch.extensions import CONVENTIONS
 from spikesearch.io import user_path
 from spikesearch.space import SearchSpace
-from spikesearch.space.architecture import Residual
+from spikesearch.space.residual import RESIDUALS
 
 SCHEMA_VERSION = 1
 CONSTRAINED = ("energy_uJ", "params", "macs", "acs", "mean_firing_rate")
@@ -60,7 +61,14 @@ class ModelConfig(Section):
     """
 
     pool_stages: list[Annotated[int, Field(ge=0, le=3)]] | None = None
-    residual: Residual = "add"
+    residual: str = "add"
+
+    @field_validator("residual")
+    @classmethod
+    def _known_residual(cls, value: str) -> str:
+        if value not in RESIDUALS:
+            raise ValueError(f"must be {' or '.join(map(repr, RESIDUALS))}, but got {value!r}.")
+        return value
 
     @field_validator("pool_stages")
     @classmethod
@@ -159,12 +167,19 @@ class ScoringConfig(Section):
 
     batch_size: Count = 256
     calibration_images: Annotated[int, Field(ge=2)] = 256
-    convention: Literal["spikformer", "strict"] = "spikformer"
+    convention: str = "spikformer"
     mac_pj: Positive = 4.6
     ac_pj: Positive = 0.9
     precision: Literal["float32", "bfloat16"] = "float32"
     cache_mb: Annotated[int, Field(ge=0)] = 1024
     racing: bool = False
+
+    @field_validator("convention")
+    @classmethod
+    def _known_convention(cls, value: str) -> str:
+        if value not in CONVENTIONS:
+            raise ValueError(CONVENTIONS.expected(value))
+        return value
 
 
 class SearchConfig(Section):

@@ -1,7 +1,50 @@
-"""Energy of a spiking network: what it does on real samples, and what that costs under a named convention."""
+"""Energy of a spiking network: what it does on real samples, and what that costs under a named convention.
+
+The names below are loaded when they are first used: conventions need no torch.
+"""
 
 from __future__ import annotations
 
-from spikesearch.energy.model import Convention, EnergyModel, EnergyReport, LayerEnergy, energy_model
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Convention", "EnergyModel", "EnergyReport", "LayerEnergy", "energy_model"]
+if TYPE_CHECKING:
+    from spikesearch.energy.activity import Activity
+    from spikesearch.energy.conventions import CONVENTIONS, Convention, Prices, register
+    from spikesearch.energy.measure import measure_activity
+    from spikesearch.energy.model import EnergyModel, energy_model
+    from spikesearch.energy.report import EnergyReport, LayerEnergy
+
+__all__ = [
+    "CONVENTIONS",
+    "Activity",
+    "Convention",
+    "EnergyModel",
+    "EnergyReport",
+    "LayerEnergy",
+    "Prices",
+    "energy_model",
+    "measure_activity",
+    "register",
+]
+
+_HOMES = {
+    "Activity": "spikesearch.energy.activity",
+    "CONVENTIONS": "spikesearch.energy.conventions",
+    "Convention": "spikesearch.energy.conventions",
+    "EnergyModel": "spikesearch.energy.model",
+    "EnergyReport": "spikesearch.energy.report",
+    "LayerEnergy": "spikesearch.energy.report",
+    "Prices": "spikesearch.energy.conventions",
+    "energy_model": "spikesearch.energy.model",
+    "measure_activity": "spikesearch.energy.measure",
+    "register": "spikesearch.energy.conventions",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'spikesearch.energy' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

@@ -7,6 +7,7 @@ from typing import Any
 
 from spikesearch.energy import EnergyReport
 from spikesearch.nn import Spikformer, count_parameters
+from spikesearch.space.residual import RESIDUALS
 from spikesearch.tables import markdown_table
 
 
@@ -67,7 +68,7 @@ def _architecture(net: Spikformer) -> list[str]:
         "",
         *markdown_table(("", "heads", "MLP ratio", "threshold", "tau"), rows),
         "",
-        f"Stem stages that end in a max-pooling: {stages}. Residual connections: {_RESIDUAL[net.residual]}. "
+        f"Stem stages that end in a max-pooling: {stages}. Residual connections: {RESIDUALS[net.residual].title}. "
         f"Key: `{arch.key}`.",
     ]
 
@@ -150,10 +151,6 @@ def _provenance(description: Mapping[str, Any]) -> list[str]:
     return ["## Provenance", "", *(f"- {name}: {value}" for name, value in rows if value not in (None, ""))]
 
 
-_RESIDUAL = {
-    "add": "sums of spikes",
-    "membrane": "membrane currents; neurons that read them have the threshold divided by a gain that was learnt",
-}
 _SPLIT_USE = {
     "train": "weights and batch-norm statistics",
     "search": "scores of the trials",

@@ -17,7 +17,7 @@ from spikesearch.errors import CheckpointError, ExportError, StorageError
 from spikesearch.io import atomic_write_bytes, atomic_write_json, read_json, sync_folder, user_path
 from spikesearch.nn import Spikformer
 from spikesearch.nn.lif import StatelessNeuron
-from spikesearch.nn.spikformer import SETTINGS
+from spikesearch.nn.network import SETTINGS
 from spikesearch.space import Architecture
 from spikesearch.train.checkpoint import load_tensors, tensors_hash, weights_hash
 

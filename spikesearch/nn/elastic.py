@@ -19,7 +19,11 @@ AddUp = Callable[[Tensor], Tensor]
 """Returns the sum of a tensor over the processes that train together, with a gradient."""
 
 
-class ElasticConv2d(nn.Conv2d):
+class Elastic:
+    """Marks a module whose forward pass takes, behind the tensor, what says which slice or choice is meant."""
+
+
+class ElasticConv2d(Elastic, nn.Conv2d):
     """3 x 3 convolution whose channels are prefixes of the largest ones.
 
     Args:
@@ -39,7 +43,7 @@ class ElasticConv2d(nn.Conv2d):
         return F.conv2d(x, self.sliced_weight(x.shape[1], out_channels), None, self.stride, self.padding)
 
 
-class ElasticLinear(nn.Linear):
+class ElasticLinear(Elastic, nn.Linear):
     """Linear layer whose features are prefixes of the largest ones.
 
     Args:
@@ -76,7 +80,7 @@ class ChannelStats:
         return ChannelStats(self.mean.clone(), self.var.clone())
 
 
-class ElasticBatchNorm(nn.Module):
+class ElasticBatchNorm(Elastic, nn.Module):
     """Batch-norm whose channels are prefixes of the largest ones, with a gain folded into scale and shift.
 
     It normalises, in this order of precedence, with the statistics that it is asked to ``collect`` from the very batch,

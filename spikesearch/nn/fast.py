@@ -9,8 +9,9 @@ from spikingjelly.activation_based.neuron import LIFNode
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from spikesearch.nn.lif import StatelessNeuron, StreamLIF
-from spikesearch.nn.spikformer import ConvUnit, LinearUnit, Spikformer
+from spikesearch.nn.lif import FixedLIF, StatelessNeuron, StreamLIF
+from spikesearch.nn.modules import UnitModule
+from spikesearch.nn.network import Spikformer
 
 
 def fuse(net: Spikformer) -> Spikformer:
@@ -34,11 +35,11 @@ def fuse(net: Spikformer) -> Spikformer:
     """
     twin = fast_copy(net).eval().requires_grad_(False)
     for unit in twin.modules():
-        if isinstance(unit, ConvUnit | LinearUnit) and isinstance(unit.bn, nn.BatchNorm1d | nn.BatchNorm2d):
-            if isinstance(unit, ConvUnit):
-                unit.conv = fuse_conv_bn_eval(unit.conv, unit.bn)
-            else:
-                unit.linear = fuse_linear_bn_eval(unit.linear, unit.bn)
+        if isinstance(unit, UnitModule) and isinstance(unit.bn, nn.BatchNorm1d | nn.BatchNorm2d):
+            op = unit.op
+            assert isinstance(op, nn.Conv2d | nn.Linear)
+            folded = fuse_conv_bn_eval(op, unit.bn) if isinstance(op, nn.Conv2d) else fuse_linear_bn_eval(op, unit.bn)
+            unit.add_module(unit.layer.op, folded)
             unit.bn = nn.Identity()
     return twin
 
@@ -56,20 +57,8 @@ def fast_copy(net: Spikformer) -> Spikformer:
             if isinstance(child, StreamLIF):
                 setattr(module, name, _StatelessStreamLIF(child))
             elif isinstance(child, LIFNode):
-                setattr(module, name, _StatelessLIF(child.v_threshold, child.tau))
+                setattr(module, name, FixedLIF(child.v_threshold, child.tau))
     return twin
-
-
-class _StatelessLIF(StatelessNeuron):
-    """Stands for SpikingJelly's node."""
-
-    def __init__(self, v_threshold: float, tau: float) -> None:
-        super().__init__()
-        self.v_threshold = v_threshold
-        self.tau = tau
-
-    def forward(self, x_seq: Tensor) -> Tensor:
-        return self.spikes(x_seq, self.v_threshold, self.tau)
 
 
 class _StatelessStreamLIF(StatelessNeuron):

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
-from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
 from spikesearch.errors import DataError, SpaceError
-from spikesearch.space.architecture import STEM_DIVISOR, Architecture, BlockSpec, Residual, StemSpec
+from spikesearch.nn.units import STEM_STAGES
 
-STEM_STAGES = 4
 ATTENTION_SCALE = 0.125  # fixed, as published: a power of two, so that it is exact
-
-
-def stem_widths(embed_dim: int) -> tuple[int, ...]:
-    """Return the channels of the four stem convolutions: 1/8, 1/4, 1/2 and all of the embedding width."""
-    return tuple(embed_dim * part // STEM_DIVISOR for part in (1, 2, 4, 8))
 
 
 def default_pool_stages(image_size: int) -> tuple[int, ...]:
@@ -55,30 +49,6 @@ def check_pool_stages(pool_stages: tuple[int, ...] | None, image_size: int) -> t
     if len(set(stages)) != len(stages) or any(stage not in range(STEM_STAGES) for stage in stages):
         raise SpaceError(f"`pool_stages` must be different stages from 0 to {STEM_STAGES - 1}, but got {pool_stages}.")
     return stages
-
-
-def check_residual(residual: Residual) -> Residual:
-    """Return the kind of residual connections, validated.
-
-    Raises:
-        SpaceError: If there is no such kind.
-    """
-    if residual not in get_args(Residual):
-        raise SpaceError(f"`residual` must be one of {', '.join(get_args(Residual))}, but got {residual!r}.")
-    return residual
-
-
-def neuron_genes(arch: Architecture, layer: str) -> StemSpec | BlockSpec:
-    """Return whose threshold and time constant the neurons of a layer have; those before the head: the last block's.
-
-    Args:
-        arch: The architecture.
-        layer: Name of a module in the network, such as ``blocks.0.mlp.fc1.lif``.
-    """
-    part, _, rest = layer.partition(".")
-    if part == "blocks":
-        return arch.blocks[int(rest.partition(".")[0])]
-    return arch.stem if part == "stem" else arch.blocks[-1]
 
 
 def time_first(x: Tensor, time_steps: int) -> Tensor:
@@ -155,19 +125,6 @@ class AttentionProduct(nn.Module):
         return (q @ k.transpose(-2, -1)) @ v * ATTENTION_SCALE
 
 
-def split_heads(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Split ``[T, N, tokens, 3 * D]`` into q, k and v, each ``[T, N, heads, tokens, D / heads]``."""
-    steps, batch, tokens, width = qkv.shape
-    q, k, v = qkv.view(steps, batch, tokens, 3, num_heads, width // (3 * num_heads)).permute(3, 0, 1, 4, 2, 5)
-    return q, k, v
-
-
-def merge_heads(x: Tensor) -> Tensor:
-    """Turn ``[T, N, heads, tokens, D / heads]`` into contiguous ``[T, N, tokens, D]``."""
-    return x.transpose(2, 3).flatten(3)
-
-
-def classify(x_seq: Tensor, head: nn.Module) -> Tensor:
+def classify(x_seq: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
     """Average tokens ``[T, N, tokens, D]`` over time and tokens, and classify once: ``[N, classes]``."""
-    logits: Tensor = head(x_seq.mean((0, 2)))
-    return logits
+    return head(x_seq.mean((0, 2)))

@@ -21,11 +21,10 @@ from spikingjelly.activation_based import functional, neuron, surrogate
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from spikesearch.nn.elastic import Elastic
 from spikesearch.nn.kernel import lif_kernel
 
 SURROGATE_SLOPE = 4.0
-ATTENTION_THRESHOLD = 0.5
-ATTENTION_TAU = 2.0
 
 
 def lif(x_seq: Tensor, *, tau: float, v_threshold: float, surrogate_slope: float = SURROGATE_SLOPE) -> Tensor:
@@ -206,7 +205,7 @@ def set_surrogate_slope(net: nn.Module, slope: float) -> Iterator[None]:
             each.surrogate_slope = old
 
 
-class ElasticLIF(StatelessNeuron):
+class ElasticLIF(Elastic, StatelessNeuron):
     """Stateless LIF with a learnable log-gain per (v_threshold, tau) choice, for use behind a batch-norm.
 
     A batch-norm of unit scale feeds currents of about N(0, 1); a neuron with a high threshold or a slow membrane would
@@ -254,22 +253,28 @@ class ElasticStreamLIF(ElasticLIF):
         return self.spikes(x_seq, self.threshold(v_threshold, tau), tau)
 
 
-class AttentionLIF(StatelessNeuron):
-    """Stateless LIF of the attention product: threshold 0.5 and tau 2, never searched."""
+class FixedLIF(StatelessNeuron):
+    """Stateless LIF whose threshold and tau are no genes.
+
+    Args:
+        v_threshold: Firing threshold, > 0.
+        tau: Membrane time constant in time steps, > 1.
+    """
+
+    def __init__(self, v_threshold: float, tau: float) -> None:
+        super().__init__()
+        self.v_threshold = v_threshold
+        self.tau = tau
 
     def forward(self, x_seq: Tensor) -> Tensor:
         """Return the spikes of :func:`lif`."""
-        return self.spikes(x_seq, ATTENTION_THRESHOLD, ATTENTION_TAU)
+        return self.spikes(x_seq, self.v_threshold, self.tau)
 
 
 class NoLIF(nn.Module):
     """Stands where a network of the other kind of residual connections has neurons: currents pass as they are."""
 
-    def gain(self, v_threshold: float, tau: float) -> float:
-        """Return 1."""
-        return 1.0
-
-    def forward(self, x_seq: Tensor, *genes: float) -> Tensor:
+    def forward(self, x_seq: Tensor) -> Tensor:
         """Return ``x_seq``."""
         return x_seq
 
@@ -277,23 +282,42 @@ class NoLIF(nn.Module):
 class Currents(NoLIF):
     """Stands at the end of a branch that adds currents to a residual stream, which is float32 in any precision."""
 
-    def forward(self, x_seq: Tensor, *genes: float) -> Tensor:
+    def forward(self, x_seq: Tensor) -> Tensor:
         """Return ``x_seq`` as float32."""
         return x_seq.float()
 
 
-def plain_lif(v_threshold: float, tau: float) -> neuron.LIFNode:
-    """Return SpikingJelly's multi-step LIF node with the dynamics of :func:`lif`.
+class PlainLIF(neuron.LIFNode):  # type: ignore[misc] # SpikingJelly has no types
+    """SpikingJelly's multi-step LIF node that keeps nothing in evaluation mode, so that threads may share a network.
+
+    There it computes :func:`lif`, the same spikes bit for bit; in training mode it is SpikingJelly's own.
 
     Args:
         v_threshold: Firing threshold, > 0.
         tau: Membrane time constant in time steps, > 1.
     """
-    return neuron.LIFNode(**_dynamics(v_threshold, tau))
+
+    def __init__(self, v_threshold: float, tau: float) -> None:
+        super().__init__(
+            tau=float(tau),
+            decay_input=True,
+            v_threshold=float(v_threshold),
+            v_reset=0.0,
+            surrogate_function=surrogate.Sigmoid(alpha=SURROGATE_SLOPE),
+            detach_reset=True,
+            step_mode="m",
+        )
+
+    def forward(self, x_seq: Tensor) -> Tensor:
+        """Return spikes ``[T, ...]``."""
+        if self.training or self.step_mode != "m":
+            spikes: Tensor = super().forward(x_seq)
+            return spikes
+        return lif(x_seq, tau=self.tau, v_threshold=self.v_threshold, surrogate_slope=self.surrogate_function.alpha)
 
 
-class StreamLIF(neuron.LIFNode):
-    """SpikingJelly's multi-step LIF node that reads a residual stream; plain twin of :class:`ElasticStreamLIF`.
+class StreamLIF(PlainLIF):
+    """:class:`PlainLIF` that reads a residual stream; a plain :class:`ElasticStreamLIF`.
 
     Its threshold is the gene divided by the gain that was learnt. That number is kept with the weights, as the extra
     state of the module. The surrogate is as much steeper as the threshold is lower, so that gradients with respect to
@@ -305,7 +329,7 @@ class StreamLIF(neuron.LIFNode):
     """
 
     def __init__(self, gene: float, tau: float) -> None:
-        super().__init__(**_dynamics(gene, tau))
+        super().__init__(gene, tau)
         self.gene = float(gene)
         self.set_extra_state(torch.tensor(2 / tau, device="cpu"))
 
@@ -322,15 +346,3 @@ class StreamLIF(neuron.LIFNode):
         """Take over a threshold."""
         self.v_threshold = float(state)
         self.surrogate_function = surrogate.Sigmoid(alpha=SURROGATE_SLOPE * self.gain)
-
-
-def _dynamics(v_threshold: float, tau: float) -> dict[str, Any]:
-    return {
-        "tau": float(tau),
-        "decay_input": True,
-        "v_threshold": float(v_threshold),
-        "v_reset": 0.0,
-        "surrogate_function": surrogate.Sigmoid(alpha=SURROGATE_SLOPE),
-        "detach_reset": True,
-        "step_mode": "m",
-    }

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spikesearch.errors import SpikesearchError
 from spikesearch.nn.elastic import ChannelStats, ElasticBatchNorm, ElasticLinear
-from spikesearch.nn.elastic_blocks import ElasticBlock, ElasticStem, UnitSlice, stream_neurons
-from spikesearch.nn.functional import check_images, check_pool_stages, check_residual, classify, time_first
+from spikesearch.nn.functional import classify, time_first
+from spikesearch.nn.layers import ElasticLayers, run
 from spikesearch.nn.lif import ElasticStreamLIF, StreamLIF
-from spikesearch.nn.spikformer import Spikformer
-from spikesearch.space import SearchSpace
-from spikesearch.space.architecture import Architecture, Residual
+from spikesearch.nn.modules import Block, UnitModule
+from spikesearch.nn.network import Network, Spikformer
+from spikesearch.space.architecture import Architecture
+from spikesearch.space.residual import check_residual
+from spikesearch.space.space import SearchSpace
 
 SubnetStats = Mapping[str, ChannelStats]
 """Batch-norm statistics of one subnet by the name of the layer, as :meth:`Supernet.calibrate` returns them."""
@@ -46,10 +49,18 @@ class Stage:
         return (x + out if self.residual else out), out
 
 
-class Supernet(nn.Module):
+def stem_genes(arch: Architecture) -> Hashable:
+    return arch.embed_dim, arch.time_steps, arch.stem
+
+
+def branch_genes(spec, position: int) -> Hashable:
+    return (spec.mixer, spec.num_heads, spec.v_threshold, spec.tau) if position == 0 else spec.mlp_ratio
+
+
+class Supernet(Network):
     """All architectures of a search space in one module.
 
-    Its tree has the names of :class:`~spikesearch.nn.spikformer.Spikformer`; its neurons keep no state.
+    Its tree has the names of :class:`~spikesearch.Spikformer`; its neurons keep no state.
 
     Args:
         space: The search space.
@@ -57,7 +68,7 @@ class Supernet(nn.Module):
         image_size: Height and width of the images, in pixels.
         num_classes: Number of classes.
         pool_stages: Stem stages (0 to 3) that end in a max-pooling; by default as many as lead to 8 x 8 tokens.
-        residual: See :class:`~spikesearch.nn.spikformer.Spikformer`.
+        residual: See :class:`~spikesearch.Spikformer`.
 
     Example:
         >>> space = SearchSpace((16, 32), (1, 2), (2,), (2,), (1.0,), (2.0,), (2,))
@@ -77,19 +88,17 @@ class Supernet(nn.Module):
         image_size: int,
         num_classes: int,
         pool_stages: tuple[int, ...] | None = None,
-        residual: Residual = "add",
+        residual: str = "add",
     ) -> None:
-        super().__init__()
+        super().__init__(
+            space.largest,
+            ElasticLayers(space, check_residual(residual)),
+            in_channels=in_channels,
+            image_size=image_size,
+            num_classes=num_classes,
+            pool_stages=pool_stages,
+        )
         self.space = space
-        self.in_channels = in_channels
-        self.image_size = image_size
-        self.num_classes = num_classes
-        self.pool_stages = check_pool_stages(pool_stages, image_size)
-        self.residual = check_residual(residual)
-        self.stem = ElasticStem(space, in_channels, self.pool_stages, self.residual)
-        self.blocks = nn.ModuleList(ElasticBlock(space, self.residual) for _ in range(max(space.depths)))
-        self.head_lif = stream_neurons(space, self.residual)
-        self.head = ElasticLinear(max(space.embed_dims), num_classes, bias=True)
         self._arch: Architecture | None = None
 
     @contextmanager
@@ -127,11 +136,7 @@ class Supernet(nn.Module):
             SpikesearchError: Outside a ``with supernet.subnet(arch)`` block.
         """
         arch = self._chosen()
-        check_images(x, self.in_channels, self.image_size)
-        x_seq = self.stem(time_first(x, arch.time_steps), arch)
-        for block, spec in zip(self.blocks, arch.blocks, strict=False):
-            x_seq = block(x_seq, spec)
-        return self.classify(x_seq)
+        return self.classify(self.stream(x, arch))
 
     def stages(self, arch: Architecture) -> tuple[Stage, ...]:
         """Return the parts that :meth:`forward` runs one behind the other in front of the head.
@@ -144,19 +149,18 @@ class Supernet(nn.Module):
         """
         self.space.check(arch)
         steps = arch.time_steps
-        stem = Stage("stem", (arch.embed_dim, steps, arch.stem), lambda x: self.stem(time_first(x, steps), arch), False)
-        branches = (
-            Stage(f"blocks.{i}.{name}", genes, run)
-            for i, (block, spec) in enumerate(zip(self.blocks, arch.blocks, strict=False))
-            for name, genes, run in block.branches(spec)  # type: ignore[operator]
-        )
-        return (stem, *branches)
+        stages = [Stage("stem", stem_genes(arch), lambda x: self.stem(time_first(x, steps), arch), residual=False)]
+        for i, spec in enumerate(arch.blocks):
+            block = self.blocks[i]
+            assert isinstance(block, Block)
+            for position, (name, branch) in enumerate(block.branches(spec)):
+                genes = branch_genes(spec, position)
+                stages.append(Stage(f"blocks.{i}.{name}", genes, partial(branch, arch=arch, spec=spec)))
+        return tuple(stages)
 
     def classify(self, x_seq: Tensor) -> Tensor:
         """Return the logits ``[N, classes]`` of the state ``[T, N, tokens, D]`` behind the last stage."""
-        spec = self._chosen().blocks[-1]
-        x_seq = self.head_lif(x_seq, spec.v_threshold, spec.tau)
-        return classify(x_seq, lambda features: self.head(features, self.num_classes))  # type: ignore[arg-type]
+        return classify(self.features(x_seq, self._chosen()), lambda x: run(self.head, x, self.num_classes))
 
     @torch.no_grad()
     def calibrate(self, arch: Architecture, images: Tensor) -> dict[str, ChannelStats]:
@@ -223,28 +227,26 @@ class Supernet(nn.Module):
                 residual=self.residual,
             )
         state: dict[str, Tensor] = {}
-        for name, unit, inputs, outputs, spec in self._units(arch):
-            frozen = None if stats is None else stats.get(f"{name}.bn")
-            state.update(
-                {f"{name}.{key}": value for key, value in unit.plain_state(inputs, outputs, spec, frozen).items()}
-            )
+        for unit in self.units(arch):
+            module = self.get_submodule(unit.name)
+            if isinstance(module, UnitModule):
+                frozen = None if stats is None else stats.get(f"{unit.name}.bn")
+                own = module.plain_state(unit, frozen)
+            else:
+                assert isinstance(module, ElasticLinear)
+                own = {"weight": module.sliced_weight(unit.inputs, unit.outputs), "bias": module.bias}
+            state.update({f"{unit.name}.{key}": value for key, value in own.items()})
         for name, node in net.named_modules():
             if isinstance(node, StreamLIF):
                 elastic = self.get_submodule(name)
                 assert isinstance(elastic, ElasticStreamLIF)
                 state[f"{name}._extra_state"] = torch.tensor(elastic.threshold(node.gene, node.tau))
-        state["head.weight"] = self.head.sliced_weight(arch.embed_dim, self.num_classes)
-        state["head.bias"] = self.head.bias
         net.load_state_dict(state)
-        return net.to(self.head.weight.device).eval()
+        return net.to(next(self.parameters()).device).eval()
 
     def count_parameters(self, arch: Architecture) -> int:
         """Return the number of learnable values of the extracted network, without building it."""
-        total = (arch.embed_dim + 1) * self.num_classes
-        for _, unit, inputs, outputs, _ in self._units(arch):
-            kernel = getattr(unit, unit.op_name).weight[0, 0].numel()
-            total += (inputs * kernel + 2) * outputs * unit.bn.groups  # 2: scale and shift of the batch-norm
-        return total
+        return sum(unit.parameters for unit in self.units(arch))
 
     def no_weight_decay(self) -> set[str]:
         """Return the names of the parameters that timm's optimisers must not decay: the log-gains."""
@@ -256,23 +258,15 @@ class Supernet(nn.Module):
         return self._arch
 
     def _check_stats(self, arch: Architecture, stats: SubnetStats | None) -> None:
-        for name, unit, _, outputs, _ in self._units(arch) if stats is not None else ():
-            one = stats.get(f"{name}.bn") if stats is not None else None
-            if one is None or len(one.mean) != outputs * unit.bn.groups:
+        for unit in self.units(arch) if stats is not None else ():
+            if unit.averages:
+                continue
+            own = stats.get(f"{unit.name}.bn") if stats is not None else None
+            if own is None or len(own.mean) != unit.outputs * unit.layer.groups:
                 raise SpikesearchError(
-                    f"`stats` must be what `calibrate` returned for this architecture, but `{name}.bn` "
-                    + ("is missing." if one is None else f"has {len(one.mean)} channels.")
+                    f"`stats` must be what `calibrate` returned for this architecture, but `{unit.name}.bn` "
+                    + ("is missing." if own is None else f"has {len(own.mean)} channels.")
                 )
 
     def _norms(self) -> Iterator[tuple[str, ElasticBatchNorm]]:
         return ((name, module) for name, module in self.named_modules() if isinstance(module, ElasticBatchNorm))
-
-    def _units(self, arch: Architecture) -> Iterator[UnitSlice]:
-        yield from _prefixed("stem", self.stem.slices(arch))
-        for i, (block, spec) in enumerate(zip(self.blocks, arch.blocks, strict=False)):
-            assert isinstance(block, ElasticBlock)
-            yield from _prefixed(f"blocks.{i}", block.slices(arch.embed_dim, spec))
-
-
-def _prefixed(prefix: str, slices: Iterator[UnitSlice]) -> Iterator[UnitSlice]:
-    return ((f"{prefix}.{name}", unit, inputs, outputs, spec) for name, unit, inputs, outputs, spec in slices)

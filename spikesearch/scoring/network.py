@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikesearch.energy import energy_model
-from spikesearch.energy.activity import measure_activity
+from spikesearch.energy.measure import measure_activity
 from spikesearch.nn import Spikformer, count_parameters
 from spikesearch.nn.elastic import channel_stats
 from spikesearch.scoring.scorer import Score, SplitName

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from spikesearch.energy import EnergyReport, energy_model
-from spikesearch.energy.activity import HEAD, HEAD_LIF, Activity, measure_activity
+from spikesearch.energy.activity import Activity
+from spikesearch.energy.measure import measure_activity
 from spikesearch.fitness import dead_below
 from spikesearch.nn import ChannelStats, Spikformer, Stage, Supernet
+from spikesearch.nn.units import HEAD, HEAD_NEURONS
 from spikesearch.racing import Race, Rival
 from spikesearch.scoring.cache import Node, PrefixCache
 from spikesearch.scoring.calibration import calibration_images
@@ -173,6 +175,7 @@ class Scorer:
         energies: list[float] = []
         new = Activity()
         with self.supernet.subnet(arch, run.stats), measure_activity(self.supernet) as recorded:
+            recorded.static = self.data.frames is None
             for number, start in enumerate(range(0, len(images), self.config.batch_size)):
                 positions = range(start, min(start + self.config.batch_size, len(images)))
                 logits = self._logits(run, number, split, positions)
@@ -180,7 +183,6 @@ class Scorer:
                 correct += int((logits.argmax(-1) == labels).sum())
                 batch = recorded.take()
                 batch.n_images, batch.time_steps = len(positions), arch.time_steps
-                batch.static = self.data.frames is None
                 new.add_samples(batch)
                 energies.append(self._price_batch(run, number, batch))
                 if race is not None:
@@ -251,7 +253,7 @@ class Scorer:
             energies.append(self.energy_model.price_part(batch.part(stage.name)))
         known = (node.energies[number] for node in run.path)
         computed = (energies[-1] for energies in run.energies)
-        return sum((*known, *computed, self.energy_model.price_part(batch.part(HEAD, HEAD_LIF))))
+        return sum((*known, *computed, self.energy_model.price_part(batch.part(HEAD, HEAD_NEURONS))))
 
     def _count_work(self, run: _Run, whole: Activity) -> None:
         needed = [whole.part(stage.name).dense_ops for stage in run.stages]

@@ -8,14 +8,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from spikesearch.errors import SpaceError, did_you_mean
 
 STEM_DIVISOR = 8  # the first convolution of the stem has embed_dim / 8 channels
-
-Residual = Literal["add", "membrane"]
-"""What the residual connections of all networks of a supernet carry: sums of spikes, or membrane currents."""
 
 
 @dataclass(frozen=True, order=True)
@@ -46,6 +43,7 @@ class BlockSpec:
     mlp_ratio: float
     v_threshold: float
     tau: float
+    mixer = "ssa"
 
 
 @dataclass(frozen=True, order=True)

@@ -70,6 +70,7 @@ class SearchSpace:
     v_thresholds: tuple[float, ...]
     taus: tuple[float, ...]
     time_steps: tuple[int, ...]
+    mixers = ("ssa",)
 
     def __post_init__(self) -> None:
         integers = {"embed_dims", "depths", "num_heads", "time_steps"}

@@ -93,7 +93,7 @@ def _energies(trained: Trained, net: Spikformer) -> list[EnergyReport]:
     import torch
 
     from spikesearch.energy import Convention, EnergyModel
-    from spikesearch.energy.activity import measure_activity
+    from spikesearch.energy.measure import measure_activity
 
     search, config = trained.data.search, trained.config.scoring
     with torch.no_grad(), measure_activity(net) as activity:

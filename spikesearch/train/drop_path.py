@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from spikesearch.data.keyed import uniforms
+from spikesearch.nn.network import Network
 
 _STREAM = 5  # of random numbers, apart from those of the training loop and of the strategies
 
@@ -31,12 +32,12 @@ class DropPath:
         rate: Probability in the last block, at least 0 and below 1.
     """
 
-    def __init__(self, net: nn.Module, rate: float) -> None:
+    def __init__(self, net: Network, rate: float) -> None:
         from timm.layers import calculate_drop_path_rates
 
-        blocks: Any = net.blocks
-        self._branches = [branch for block in blocks for branch in (block.attn, block.mlp)]
-        self._keep = 1 - torch.tensor(calculate_drop_path_rates(rate, len(blocks))).double().repeat_interleave(2)
+        depths, self._branches = zip(*net.branches(), strict=True)
+        rates = torch.tensor(calculate_drop_path_rates(rate, 1 + max(depths))).double()
+        self._keep = 1 - rates[list(depths)]
         self._scales: Tensor | None = None
 
     @contextmanager

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from spikesearch.energy import EnergyModel
-from spikesearch.energy.activity import Activity, measure_activity
+from spikesearch.energy.activity import Activity
+from spikesearch.energy.measure import measure_activity
 
 _RAMP = 0.5  # of a training, in which the weight grows
 

@@ -9,12 +9,14 @@ from spikingjelly.activation_based import op_counter
 from torch import nn
 
 from spikesearch.energy import EnergyModel
-from spikesearch.energy.activity import FIRST_LAYER, Activity, count, measure_activity
+from spikesearch.energy.activity import Activity
+from spikesearch.energy.measure import count, measure_activity
 from spikesearch.export.card import model_card
 from spikesearch.nn import Spikformer
 from spikesearch.space import Architecture, BlockSpec, StemSpec
 from tests.nn.conftest import SPACE, trained
 
+FIRST_LAYER = "stem.stages.0.conv"
 MAC, AC = 4.6e-6, 0.9e-6  # microjoules
 
 

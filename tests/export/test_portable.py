@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from spikesearch import Spikformer
 from spikesearch.errors import ExportError
 from spikesearch.export.portable import UnrolledLIF, agreement, portable
-from spikesearch.nn.lif import plain_lif
+from spikesearch.nn.lif import PlainLIF
 
 
 @settings(max_examples=60)
@@ -24,7 +24,7 @@ from spikesearch.nn.lif import plain_lif
 )
 def test_unrolled_neurons_spike_as_those_of_spikingjelly(tau: float, v_threshold: float, steps: int, seed: int) -> None:
     x = torch.randn(steps, 4, 32, generator=torch.Generator().manual_seed(seed)) * 3
-    assert torch.equal(UnrolledLIF(tau, v_threshold)(x), plain_lif(v_threshold, tau)(x))
+    assert torch.equal(UnrolledLIF(tau, v_threshold)(x), PlainLIF(v_threshold, tau)(x))
 
 
 def test_a_neuron_at_its_threshold_fires() -> None:

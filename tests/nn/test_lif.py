@@ -16,7 +16,7 @@ from spikingjelly.activation_based.neuron import LIFNode
 from spikesearch.nn import kernel as kernel_module
 from spikesearch.nn import lif as lif_module
 from spikesearch.nn.fast import fast_copy
-from spikesearch.nn.lif import ElasticLIF, ElasticStreamLIF, StreamLIF, lif, plain_lif, set_surrogate_slope
+from spikesearch.nn.lif import ElasticLIF, ElasticStreamLIF, PlainLIF, StreamLIF, lif, set_surrogate_slope
 from tests.nn.conftest import SPACE
 
 
@@ -175,7 +175,7 @@ def test_impossible_neurons_are_refused(wrong):
 
 def test_plain_node_has_the_same_dynamics():
     x = 2 * torch.randn(5, 2, 30)
-    assert torch.equal(plain_lif(0.8, 3.0)(x), lif(x, tau=3.0, v_threshold=0.8))
+    assert torch.equal(PlainLIF(0.8, 3.0)(x), lif(x, tau=3.0, v_threshold=0.8))
 
 
 def test_gain_starts_where_every_choice_fires_about_equally():

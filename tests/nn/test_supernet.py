@@ -12,7 +12,6 @@ from spikingjelly.activation_based import functional, layer, memopt, monitor, ne
 from spikesearch.errors import DataError, SpaceError, SpikesearchError
 from spikesearch.nn import Spikformer, Supernet, count_parameters
 from spikesearch.nn.functional import default_pool_stages, time_first
-from spikesearch.nn.spikformer import Attention
 from spikesearch.space import Architecture, BlockSpec, SearchSpace, StemSpec
 from tests.nn.conftest import SPACE, trained
 
@@ -205,8 +204,9 @@ def test_largest_subnet_gives_every_weight_a_gradient(residual):
 @torch.no_grad()
 def test_attention_equals_spikingjelly_with_equal_weights():
     spec = BlockSpec(num_heads=4, mlp_ratio=1.0, v_threshold=1.0, tau=2.0)
+    arch = Architecture(32, 4, StemSpec(1.0, 2.0), (spec,))
     for tokens in (3, 16):  # fewer and more tokens than channels per head: both orders of the product
-        ours = Attention(32, spec, "add").eval()
+        ours = Spikformer(arch, in_channels=1, image_size=8, num_classes=2).blocks[0].attn.eval()
         theirs = layer.SpikingSelfAttention(32, num_heads=4).eval()
         functional.set_step_mode(theirs, "m")
         for mine, conv_bn in ((ours.qkv, theirs.qkv_conv_bn), (ours.proj, theirs.proj_conv_bn)):
@@ -218,7 +218,7 @@ def test_attention_equals_spikingjelly_with_equal_weights():
         x = torch.randint(0, 3, (4, 5, tokens, 32)).float()
         expected = theirs(x.transpose(2, 3)).transpose(2, 3)
         assert 0 < float(expected.mean()) < 1
-        assert torch.equal(ours(x), expected)
+        assert torch.equal(ours(x, arch, spec), expected)
 
 
 @torch.no_grad()

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from spikesearch.config import ScoringConfig
 from spikesearch.data.bundle import DataBundle
 from spikesearch.energy import EnergyModel
-from spikesearch.energy.activity import Activity, LayerActivity, measure_activity
+from spikesearch.energy.activity import Activity, LayerActivity
+from spikesearch.energy.measure import measure_activity
 from spikesearch.errors import SpaceError
 from spikesearch.nn import ChannelStats
 from spikesearch.scoring import Scorer

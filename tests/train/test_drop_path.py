@@ -38,8 +38,11 @@ class Branches(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(Block() for _ in range(depth))
 
+    def branches(self) -> list[tuple[int, nn.Module]]:
+        return [(i, branch) for i, block in enumerate(self.blocks) for branch in (block.attn, block.mlp)]
+
     def forward(self, x: Tensor) -> list[Tensor]:
-        return [branch(x) for block in self.blocks for branch in (block.attn, block.mlp)]
+        return [branch(x) for _, branch in self.branches()]
 
 
 def network(residual: str = "add") -> Spikformer:

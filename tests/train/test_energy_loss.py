@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from spikesearch.config import ScoringConfig
 from spikesearch.energy import Convention, EnergyModel
-from spikesearch.energy.activity import measure_activity
+from spikesearch.energy.measure import measure_activity
 from spikesearch.errors import CheckpointError
 from spikesearch.nn import Spikformer, Supernet
 from spikesearch.nn.fast import fast_copy

@@ -22,9 +22,11 @@ from spikesearch.errors import ExportError
 from spikesearch.export.portable import require
 from spikesearch.export.registry import Export, ExportFormat, register
 from spikesearch.nn import Spikformer
-from spikesearch.nn.functional import STEM_STAGES, AttentionProduct, time_first
+from spikesearch.nn.functional import AttentionProduct, time_first
 from spikesearch.nn.lif import Currents, NoLIF
-from spikesearch.nn.spikformer import ConvUnit
+from spikesearch.nn.modules import ConvUnit
+from spikesearch.nn.units import STEM_STAGES
+from spikesearch.space.residual import RESIDUALS
 
 if TYPE_CHECKING:
     import nir
@@ -87,7 +89,7 @@ def check_stem(net: Spikformer) -> None:
         MissingDependencyError: Without the extra ``nir``.
     """
     last = STEM_STAGES - 1
-    if net.residual == "membrane" and last in net.pool_stages:
+    if RESIDUALS[net.residual].currents and last in net.pool_stages:
         raise ExportError(
             f"NIR cannot hold `stem.stages.{last}.pool`: with `residual` 'membrane' it takes the maximum of currents; "
             f"train a network without {last} in `pool_stages`, or use `--to onnx` or `--to torch`."
@@ -191,7 +193,7 @@ def _folded(unit: ConvUnit) -> tuple[np.ndarray, np.ndarray]:
     norm = cast(nn.BatchNorm2d, unit.bn)
     mean, var = cast(Tensor, norm.running_mean).double(), cast(Tensor, norm.running_var).double()
     scale = norm.weight.detach().double() / torch.sqrt(var + norm.eps)
-    weight = unit.conv.weight.detach().double() * scale.view(-1, 1, 1, 1)
+    weight = cast(Tensor, unit.op.weight).detach().double() * scale.view(-1, 1, 1, 1)
     bias = norm.bias.detach().double() - mean * scale
     return weight.float().numpy(), bias.float().numpy()
 
@@ -204,7 +206,7 @@ def _agreement(path: Path, net: Spikformer, samples: Tensor) -> float:
     steps = net.arch.time_steps
     x_seq = time_first(samples, steps)
     functional.reset_net(net)
-    expected = net.stem(x_seq, steps)
+    expected = net.stem(x_seq, net.arch)
     functional.reset_net(net)
     graph = import_from_nir(path, dt=TIME_STEP, step_mode="m")
     got, _ = graph(x_seq.expand(steps, *x_seq.shape[1:]))

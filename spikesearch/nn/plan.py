@@ -1,0 +1,92 @@
+"""The words that networks are written in: layers, and the residual branches made of them. Nothing here needs torch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from spikesearch.space.architecture import Architecture, BlockSpec, StemSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from spikesearch.nn.layers import Layers
+    from spikesearch.nn.modules import Branch
+
+Spec = StemSpec | BlockSpec
+"""The genes of a stem or of a block."""
+
+Share = float | str
+"""A width over ``embed_dim``: a number, or the name of the gene that holds it."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A weight layer of a stem or of a residual branch.
+
+    Args:
+        name: Of its unit in the stem or branch.
+        inputs: Width of its input; ``None`` for the channels of the images.
+        outputs: Width of its output, of one group.
+        op: A 3 x 3 convolution or a linear layer.
+        groups: Independent sets of outputs behind one another (3 for q, k and v in one product).
+        reads_stream: Whether it is fed by the residual stream (through neurons where that carries currents).
+        ends_branch: Whether its output is added to the stream, so that it has neurons only if spikes are added.
+    """
+
+    name: str
+    inputs: Share | None
+    outputs: Share
+    op: Literal["conv", "linear"] = "linear"
+    groups: int = 1
+    reads_stream: bool = False
+    ends_branch: bool = False
+
+    @property
+    def kernel(self) -> int:
+        """Weights per pair of channels."""
+        return 9 if self.op == "conv" else 1
+
+    def width(self, share: Share, embed_dim: int, spec: Spec) -> int:
+        """Return a width in channels; the space guarantees that it is a whole number."""
+        return round(embed_dim * _share(share, spec))
+
+    def dense_share(self, spec: Spec) -> float:
+        """Return its multiplications per position over ``embed_dim ** 2``; not of a layer that sees the images."""
+        assert self.inputs is not None
+        return _share(self.inputs, spec) * _share(self.outputs, spec) * self.groups * self.kernel
+
+
+def _share(share: Share, spec: Spec) -> float:
+    return getattr(spec, share) if isinstance(share, str) else share
+
+
+class BranchPlan(ABC):
+    """A residual branch of a block: its layers, and the function that runs them.
+
+    Attributes:
+        module: Name of its module in a block.
+        layers: Its layers, in the order in which they are built.
+        fixed_neurons: Names of LIF neurons whose threshold and tau are no genes; see :meth:`extras`.
+    """
+
+    module: ClassVar[str]
+    layers: ClassVar[tuple[Layer, ...]]
+    fixed_neurons: ClassVar[tuple[str, ...]] = ()
+
+    def extras(self, layers: Layers) -> Mapping[str, nn.Module]:
+        """Return further modules of the branch, by name; :attr:`fixed_neurons` must be among them."""
+        return {}
+
+    @abstractmethod
+    def forward(self, branch: Branch, x_seq: Tensor, arch: Architecture, spec: BlockSpec) -> Tensor:
+        """Return what the branch adds to the stream.
+
+        Args:
+            branch: Holds the units, under the names of the layers, and the extras.
+            x_seq: Tokens ``[T, N, L, D]`` as the first layer gets them: spikes, or sums of spikes.
+            arch: The architecture that is run.
+            spec: The genes of the block.
+        """
