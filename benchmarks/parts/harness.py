@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,9 @@ from scipy import stats
 
 from spikesearch.config import StudyConfig, find_study_file, load_study_file
 from spikesearch.io import atomic_write_json
+from spikesearch.versions import package_versions
 
-PACKAGES = ("spikesearch", "torch", "spikingjelly", "timm", "optuna", "optuna-dashboard", "scikit-learn", "numpy")
+OTHER_PACKAGES = ("optuna-dashboard", "scikit-learn")
 
 
 def _beside_checkout(argument: str) -> str:
@@ -68,7 +68,7 @@ class Report:
             "cores": os.cpu_count(),
             "machine": platform.machine(),
             "python": platform.python_version(),
-            "versions": {package: version(package) for package in PACKAGES},
+            "versions": package_versions(*OTHER_PACKAGES),
             "claims": [asdict(claim) for claim in self.claims],
             "details": self.details,
         }

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ import torch
 from spikesearch import Architecture, SearchSpace, run_study
 from spikesearch.config import StudyConfig
 from spikesearch.io import atomic_write_text
+from spikesearch.versions import package_versions
 
 FILE = Path(__file__).with_name("proposals.json")
 COUNT = 200
@@ -62,7 +62,7 @@ def main() -> None:
         trials = sorted(study.get_trials(deepcopy=False), key=lambda trial: trial.number)[:COUNT]
     content = {
         "what": " ".join((__doc__ or "").split("\n\n")[2].split()),
-        "versions": {package: version(package) for package in ("spikesearch", "torch", "optuna")},
+        "versions": package_versions(),
         "study": STUDY,
         "values": [[round(value, 6) for value in trial.values] for trial in trials],
         "proposals": [space.architecture(trial.params).to_dict() for trial in trials],

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from spikesearch.errors import CheckpointError, StudyError
-from spikesearch.io import atomic_write_json
+from spikesearch.io import atomic_write_json, read_json
 from spikesearch.scoring import Score
 from spikesearch.space import Architecture, SearchSpace
 from spikesearch.streams import CANDIDATES
@@ -145,12 +145,11 @@ def read_kept(path: Path, build: Callable[[dict[str, Any]], _T]) -> _T | None:
     Raises:
         CheckpointError: If it is corrupt.
     """
+    remedy = "delete it, and the same command makes it anew."
     try:
-        return build(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
+        return build(read_json(path, error=CheckpointError, remedy=remedy)) if path.exists() else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise CheckpointError(f"{path} is corrupt; delete it, and the same command makes it anew.") from None
+        raise CheckpointError(f"{path} is corrupt; {remedy}") from None
 
 
 def _rounds_of(data: Mapping[str, Any]) -> list[tuple[Candidate, ...]]:

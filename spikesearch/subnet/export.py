@@ -46,8 +46,7 @@ def export_subnet(
         ExportError: See :func:`spikesearch.export.export_network`.
         MissingDependencyError: Without the extra that the format needs.
     """
-    from spikesearch.export import export_network
-    from spikesearch.export.formats import check_format
+    from spikesearch.export import check_format, export_network
 
     if output is not None:  # before the test split is looked at
         output = user_path(output, "`output`")
@@ -55,12 +54,12 @@ def export_subnet(
         raise StudyError("Give either a trial or the folder of a network, not both.")
     if network is not None:
         net, facts = _retrained(trained, network)
-        check_format(net, to, opset)
+        check_format(net, to, opset=opset)
         name = Path(network).resolve().name
     else:
         trial = find_trial(trained.study, number)
         net = trained.scorer.extract(trial.architecture)
-        check_format(net, to, opset)
+        check_format(net, to, opset=opset)
         test = final_score(trained.store, trained.study, trained.scorer, trial.architecture)
         facts = {**subnet_facts(trained, trial), "test_accuracy": test["accuracy"]}
         name = str(trial.number)
