@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from spikesearch.report.figures import as_png, new_figure
+from spikesearch.canvas import as_png, new_figure
 
 if TYPE_CHECKING:
     from spikesearch.audit.fidelity import Fidelity

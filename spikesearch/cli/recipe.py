@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from spikesearch.cli.output import Format, print_structure, print_table
+from spikesearch.cli.output import Format, emit, print_table
 
 
 class Kind(StrEnum):
@@ -104,12 +104,10 @@ def shown_recipes(name: str, chosen: Format, *, storage: str | None) -> bool:
     if not is_recipe_study(name, storage):
         return False
     store = open_store(storage, create=False)
-    found = describe_recipes(find_study(store, name), store.name)
-    if chosen is Format.value:
-        print("" if found["best"] is None else found["best"])
-    elif chosen is Format.table:
-        states = ", ".join(f"{count} {state}" for state, count in found["states"].items() if count)
-        print(f"Recipes {name} in {found['storage']}, from {found['from']} weights: {states}")
+
+    def table(recipes: dict[str, Any]) -> None:
+        states = ", ".join(f"{count} {state}" for state, count in recipes["states"].items() if count)
+        print(f"Recipes {name} in {recipes['storage']}, from {recipes['from']} weights: {states}")
         rows = [
             (
                 trial["number"],
@@ -118,10 +116,17 @@ def shown_recipes(name: str, chosen: Format, *, storage: str | None) -> bool:
                 trial["epochs_run"],
                 *(trial["recipe"].get(key, "-") for key in KEYS),
             )
-            for trial in found["trials"]
+            for trial in recipes["trials"]
         ]
         columns = ("trial", "state", "accuracy %", "epochs run", *KEYS)
         print_table("Best first; accuracy on the search split", columns, rows)
-    else:
-        print_structure(found, chosen)
+
+    recipes = describe_recipes(find_study(store, name), store.name)
+    emit(
+        recipes,
+        chosen,
+        table=table,
+        value=lambda recipes: ["" if recipes["best"] is None else recipes["best"]],
+        data=dict,
+    )
     return True

@@ -15,7 +15,7 @@ from spikesearch.cli.output import (
     FormatOption,
     RunDirOption,
     StorageOption,
-    print_structure,
+    emit,
     print_study,
     print_table,
     print_trial,
@@ -143,11 +143,14 @@ def run(
 def init(
     folder: Annotated[Path, typer.Argument(help="Folder of images with one sub-folder per class, or other data.")],
     output: Annotated[Path, typer.Option(help="The study file to write.")],
+    kind: Annotated[
+        str | None, typer.Option(help="Kind of data (`spikesearch data list`); else it is recognised.")
+    ] = None,
 ) -> None:
     """Write a working study file for a folder of data."""
-    from spikesearch.data.init import init_study_file
+    from spikesearch.data import init_study_file
 
-    print(init_study_file(folder, output))
+    print(init_study_file(folder, output, kind))
 
 
 @app.command(name="list")
@@ -156,17 +159,15 @@ def list_(storage: StorageOption = None, chosen: FormatOption = Format.table) ->
     from spikesearch.study.store import list_studies, summary
 
     rows = [summary(study) for study in list_studies(storage)]
-    if chosen is Format.value:
-        for row in rows:
-            print(row["name"])
-    elif chosen is Format.table:
-        columns = ("name", "trials", "complete", "started", "made by")
-        values = [
-            (row["name"], row["n_trials"], row["complete"], row["started"] or "-", row["made_by"]) for row in rows
-        ]
-        print_table("Studies", columns, values)
-    else:
-        print_structure(rows, chosen)
+    columns = ("name", "trials", "complete", "started", "made by")
+    values = [(row["name"], row["n_trials"], row["complete"], row["started"] or "-", row["made_by"]) for row in rows]
+    emit(
+        rows,
+        chosen,
+        table=lambda rows: print_table("Studies", columns, values),
+        value=lambda rows: (row["name"] for row in rows),
+        data=list,
+    )
 
 
 @app.command()
@@ -235,14 +236,14 @@ def verify(
     from spikesearch.audit.verify import verify_study
 
     checks = verify_study(name, storage=storage, run_dir=run_dir, device=device)
-    if chosen is Format.table:
-        rows = [(check.name, "ok" if check.passed else "FAILED", check.found) for check in checks]
-        print_table(f"Study {name}", ("check", "result", "found"), rows)
-    elif chosen is Format.value:
-        for check in checks:
-            print("ok" if check.passed else "FAILED", check.name)
-    else:
-        print_structure([check.to_dict() for check in checks], chosen)
+    rows = [(check.name, "ok" if check.passed else "FAILED", check.found) for check in checks]
+    emit(
+        checks,
+        chosen,
+        table=lambda checks: print_table(f"Study {name}", ("check", "result", "found"), rows),
+        value=lambda checks: (f"{result} {check}" for check, result, _ in rows),
+        data=lambda checks: [check.to_dict() for check in checks],
+    )
     if not all(check.passed for check in checks):
         raise typer.Exit(1)
 

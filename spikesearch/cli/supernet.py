@@ -13,8 +13,8 @@ from spikesearch.cli.output import (
     FormatOption,
     RunDirOption,
     StorageOption,
+    emit,
     print_fidelity,
-    print_structure,
     print_table,
 )
 from spikesearch.cli.study import NameArgument, NameOption, before_command
@@ -55,12 +55,14 @@ def info(
     from spikesearch.study.trained import supernet_info
 
     facts = supernet_info(name, storage=storage, run_dir=run_dir)
-    if chosen is Format.value:
-        print(facts["hash"])
-    elif chosen is Format.table:
-        print_table(f"Supernet of study {name}", ("", ""), [(key, _text(value)) for key, value in facts.items()])
-    else:
-        print_structure(facts, chosen)
+    rows = [(key, _text(value)) for key, value in facts.items()]
+    emit(
+        facts,
+        chosen,
+        table=lambda facts: print_table(f"Supernet of study {name}", ("", ""), rows),
+        value=lambda facts: [facts["hash"]],
+        data=dict,
+    )
 
 
 @app.command()

@@ -6,7 +6,6 @@ prunes between epochs. It is persistent like a search of architectures, and goes
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from spikesearch.config import StudyConfig, TrainConfig
 from spikesearch.errors import CheckpointError, StorageError, StudyError, StudyNotFoundError
-from spikesearch.io import user_path
+from spikesearch.io import read_json, user_path
 from spikesearch.space import Architecture
 from spikesearch.study import prepare, provenance
 from spikesearch.study.owner import new_identity
@@ -35,6 +34,7 @@ from spikesearch.study.store import (
     run_folder,
     study_exists,
 )
+from spikesearch.versions import package_versions
 
 if TYPE_CHECKING:
     from spikesearch.data import DataBundle
@@ -246,7 +246,7 @@ def _create(store: Store, name: str, about: RecipeStudy, data: DataBundle, load_
         about.check_origin(study, store, data)
         quietly(study.set_metric_names, ["accuracy"])
         study.set_user_attr(provenance.IDENTITY, new_identity())
-        study.set_user_attr(provenance.VERSIONS, provenance.package_versions())
+        study.set_user_attr(provenance.VERSIONS, package_versions())
         if not study.get_trials(deepcopy=False):
             study.enqueue_trial(about.first())
         study.set_user_attr(provenance.RECIPE, about.to_dict())  # last: says that the study is complete
@@ -328,14 +328,12 @@ def read_architecture(path: Path) -> Architecture:
         SpaceError: If the architecture is impossible.
     """
     path = user_path(path, "`arch`", CheckpointError)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"Cannot read an architecture from {path}: {error}.") from None
+    remedy = "`spikesearch subnet extract` writes an architecture into model.json."
+    content = read_json(path, error=CheckpointError, remedy=remedy)
     if isinstance(content, Mapping) and "architecture" in content:
         content = content["architecture"]
     if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path} holds no architecture; `spikesearch subnet extract` writes one into model.json.")
+        raise CheckpointError(f"{path} holds no architecture; {remedy}")
     return Architecture.from_dict(dict(content))
 
 

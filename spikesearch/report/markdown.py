@@ -13,6 +13,7 @@ from spikesearch.report.figures import pareto_figure
 from spikesearch.study import provenance
 from spikesearch.study.results import StudyResult, TrialResult
 from spikesearch.study.trained import Trained, final_score
+from spikesearch.tables import markdown_table
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def write_report(trained: Trained, output: Path) -> None:
 
 
 def study_report(trained: Trained, *, picture: str | None = None) -> str:
-    """Return the report of a study; scores the recommended and the reference on the test split if that is not done.
+    """Return the report of a study; the recommended and the reference get a test score if they have none.
 
     Args:
         trained: The study with its trained supernet.
@@ -100,7 +101,7 @@ def _table(rows: Sequence[tuple[str, TrialResult | None]], *, with_test: bool) -
     columns = ["", "trial", "accuracy", "energy", "F_AEB", "parameters"]
     columns += ["test accuracy", "test energy"] if with_test else []
     columns.append("architecture")
-    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    lines = []
     for role, trial in rows:
         if trial is None:
             continue
@@ -110,5 +111,5 @@ def _table(rows: Sequence[tuple[str, TrialResult | None]], *, with_test: bool) -
         if with_test:
             cells += [f"{trial.test['accuracy']:.2%}", f"{trial.test['energy_uJ']:.4g}"] if trial.test else ["", ""]
         cells.append(trial.describe())
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+        lines.append(cells)
+    return markdown_table(columns, lines)

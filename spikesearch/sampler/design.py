@@ -7,11 +7,10 @@ from abc import ABC, abstractmethod
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from spikesearch.sampler import genes
 from spikesearch.sampler.domain import Domain, Genome
 from spikesearch.sampler.errors import SamplerError
+from spikesearch.streams import DESIGN
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -74,5 +73,5 @@ class SpaceFillingDesign(InitialDesign):
 @lru_cache(maxsize=1024)
 def _strata(name: str, size: int, seed: int) -> tuple[list[int], list[float]]:
     # crc32, not hash(): the same in every process.
-    rng = np.random.default_rng([seed, zlib.crc32(name.encode()), size])
+    rng = DESIGN.generator(seed, zlib.crc32(name.encode()), size)
     return rng.permutation(size).tolist(), rng.random(size).tolist()

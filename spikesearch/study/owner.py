@@ -8,14 +8,13 @@ and a study of the same training may share them.
 
 from __future__ import annotations
 
-import json
 import logging
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spikesearch.errors import StorageError
-from spikesearch.io import atomic_write_json
+from spikesearch.io import atomic_write_json, read_json
 from spikesearch.study import provenance
 
 if TYPE_CHECKING:
@@ -43,10 +42,10 @@ def is_foreign(folder: Path, study: optuna.Study | None) -> bool:
     """
     path = folder / OWNER_FILE
     try:
-        owner = json.loads(path.read_text(encoding="utf-8"))["study"]
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except (OSError, ValueError, KeyError, TypeError):
+        if not path.exists():
+            return False
+        owner = read_json(path, error=StorageError, remedy="restore it, or remove it.")["study"]
+    except (OSError, KeyError, TypeError):
         raise StorageError(f"Cannot read {path}, which says whose files these are; restore it, or remove it.") from None
     return study is None or owner != study.user_attrs.get(provenance.IDENTITY)
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from spikesearch.config import StudyConfig
 from spikesearch.errors import StudyError
+from spikesearch.versions import package_versions
 
 if TYPE_CHECKING:
     import optuna
@@ -34,8 +34,6 @@ RUN_DIR = "run_dir"
 IDENTITY = "identity"  # tells studies of one name in two storages apart
 TEST_PREFIX = "test:"
 RECIPE = "recipe"  # of a study of recipes, instead of STUDY_FILE
-
-_PACKAGES = ("spikesearch", "optuna", "torch", "spikingjelly", "timm", "numpy")
 
 # What may change from one run of a study to the next: names, places, budgets and how results are shown. Where the data
 # lie and how much of them is kept in memory may change as well, and so may what happens to files that cannot be read:
@@ -67,17 +65,6 @@ def describe(config: StudyConfig) -> dict[str, Any]:
         SAMPLER: {"name": "ESNNSampler", "arguments": sampler_arguments(config)},
         VERSIONS: package_versions(),
     }
-
-
-def package_versions() -> dict[str, str]:
-    """Return the versions of the packages that scores depend on."""
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # spikesearch itself, run from a source tree that nobody installed
-            found[package] = "unknown"
-    return found
 
 
 def stored_config(study: optuna.Study) -> StudyConfig:

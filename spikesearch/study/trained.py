@@ -14,6 +14,7 @@ from spikesearch.config import StudyConfig
 from spikesearch.study import prepare, provenance
 from spikesearch.study.results import StudyResult, TrialResult, find_trial, read_results
 from spikesearch.study.store import Store, expect_study, load_study, open_store, run_folder
+from spikesearch.versions import package_versions
 
 if TYPE_CHECKING:
     import optuna
@@ -207,7 +208,7 @@ def subnet_facts(trained: Trained, trial: TrialResult) -> dict[str, Any]:
         "scored_in": trained.config.scoring.precision,
         **data_facts(trained),
         "supernet_hash": trained.study.user_attrs[provenance.SUPERNET_HASH],
-        "versions": provenance.package_versions(),
+        "versions": package_versions(),
     }
 
 

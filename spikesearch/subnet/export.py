@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from spikesearch.errors import StudyError
 from spikesearch.io import user_path
@@ -46,8 +46,7 @@ def export_subnet(
         ExportError: See :func:`spikesearch.export.export_network`.
         MissingDependencyError: Without the extra that the format needs.
     """
-    from spikesearch.export import export_network
-    from spikesearch.export.formats import check_format
+    from spikesearch.export import check_format, export_network
 
     if output is not None:  # before the test split is looked at
         output = user_path(output, "`output`")
@@ -55,12 +54,12 @@ def export_subnet(
         raise StudyError("Give either a trial or the folder of a network, not both.")
     if network is not None:
         net, facts = _retrained(trained, network)
-        check_format(net, to, opset)
+        check_format(net, to, opset=opset)
         name = Path(network).resolve().name
     else:
         trial = find_trial(trained.study, number)
         net = trained.scorer.extract(trial.architecture)
-        check_format(net, to, opset)
+        check_format(net, to, opset=opset)
         test = final_score(trained.store, trained.study, trained.scorer, trial.architecture)
         facts = {**subnet_facts(trained, trial), "test_accuracy": test["accuracy"]}
         name = str(trial.number)
@@ -93,7 +92,7 @@ def _energies(trained: Trained, net: Spikformer) -> list[EnergyReport]:
     """Measure a network once on the search split and price it under every convention."""
     import torch
 
-    from spikesearch.energy import Convention, EnergyModel
+    from spikesearch.energy import CONVENTIONS, EnergyModel
     from spikesearch.energy.measure import measure_activity
 
     search, config = trained.data.search, trained.config.scoring
@@ -101,5 +100,5 @@ def _energies(trained: Trained, net: Spikformer) -> list[EnergyReport]:
         for start in range(0, len(search), config.batch_size):
             images = search.images(range(start, min(start + config.batch_size, len(search))))
             net(images.to(trained.scorer.device))
-    models = [EnergyModel(name, mac_pj=config.mac_pj, ac_pj=config.ac_pj) for name in get_args(Convention)]
+    models = [EnergyModel(name, mac_pj=config.mac_pj, ac_pj=config.ac_pj) for name in CONVENTIONS]
     return [model.price(activity) for model in models]

@@ -19,6 +19,7 @@ from spikesearch.study import provenance
 from spikesearch.study.results import TrialResult, find_trial
 from spikesearch.study.store import expect_study
 from spikesearch.study.trained import Trained, final_score
+from spikesearch.versions import package_versions
 
 if TYPE_CHECKING:
     from spikesearch.config import TrainConfig
@@ -272,7 +273,7 @@ class _Job:
             "energy_uJ": retrained["search"]["energy_uJ"],
             "energy_convention": scoring.convention,
             "data_fingerprint": trained.data.fingerprint,
-            "versions": provenance.package_versions(),
+            "versions": package_versions(),
             "retrained": retrained,
             "history": done.history,
         }

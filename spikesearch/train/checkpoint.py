@@ -18,7 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from spikesearch.errors import CheckpointError
-from spikesearch.io import atomic_write_bytes, atomic_write_json, not_writable, sync_folder
+from spikesearch.io import atomic_write_bytes, atomic_write_json, not_writable, read_json, sync_folder
 
 FORMAT_VERSION = 1
 _TENSORS, _FACTS = "state.safetensors", "state.json"
@@ -83,12 +83,7 @@ def load_facts(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: If it is missing, not JSON, or written by a newer version of spikesearch.
     """
-    try:
-        facts = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing; {_remedy(path)}") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is corrupt ({error}); {_remedy(path)}") from None
+    facts = read_json(path, error=CheckpointError, remedy=_remedy(path))
     if not isinstance(facts, dict) or not isinstance(facts.get("format_version"), int):
         raise CheckpointError(f"{path} is not a checkpoint of spikesearch.")
     if facts["format_version"] > FORMAT_VERSION:

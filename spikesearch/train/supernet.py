@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ from spikesearch.train.checkpoint import (
 from spikesearch.train.distributed import Team, gathered
 from spikesearch.train.loop import Trainer, recipe_identity
 from spikesearch.train.strategies import SandwichStrategy, Strategy, UniformStrategy
+from spikesearch.versions import package_versions
 
 if TYPE_CHECKING:
     from spikesearch.config import TrainConfig
@@ -124,7 +124,8 @@ def _train(
     )
     history = trainer.run(title=f"Supernet of {fresh.space.size:,} architectures", progress=progress)
     if team.is_first:
-        facts = {"identity": trainer.identity, "history": history, "versions": _versions()}
+        versions = {"python": platform.python_version(), **package_versions()}
+        facts = {"identity": trainer.identity, "history": history, "versions": versions}
         save_weights(run_dir, NAME, trainer.final.state_dict(), facts)
         trainer.checkpoints.delete()
     final = trainer.final
@@ -241,8 +242,3 @@ def _rebuild(checkpoint: Checkpoint, run_dir: Path) -> Supernet:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{run_dir / NAME}.json does not describe its weights: {reason}") from None
     return supernet.eval()
-
-
-def _versions() -> dict[str, str]:
-    packages = ("spikesearch", "torch", "spikingjelly", "timm")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

@@ -10,10 +10,9 @@ import pytest
 import timm
 import torch
 
-from spikesearch.cli.subnet import ExportChoice
 from spikesearch.energy import Convention
 from spikesearch.errors import ExportError, StudyError
-from spikesearch.export import FORMATS, load_network, read_facts, save_network
+from spikesearch.export import ExportFormat, load_network, read_facts, save_network
 from spikesearch.study import run_study
 from spikesearch.study.results import find_trial
 from spikesearch.study.trained import Trained, open_trained
@@ -41,10 +40,6 @@ def trained(workplace: Path) -> Trained:
     return open_trained("tiny", storage=f"sqlite:///{workplace / 'spikesearch.db'}")
 
 
-def test_the_command_offers_every_format() -> None:
-    assert {choice.value for choice in ExportChoice} == {*FORMATS, "nir"}
-
-
 def test_a_trial_for_timm_from_the_command_line(workplace: Path, trained: Trained, cli: Callable[..., Result]) -> None:
     done = cli("subnet", "export", "tiny", "--trial", 1, "--to", "timm", "--output", "net")
     assert (done.status, done.out) == (0, "net\n"), done.err
@@ -60,6 +55,17 @@ def test_what_nir_cannot_hold_is_one_line_and_leaves_nothing(workplace: Path, cl
     (line,) = done.err.strip().splitlines()
     assert line.startswith("spikesearch: error: NIR cannot hold `blocks.0.attn.product`")
     assert not (workplace / "a").exists()
+
+
+def test_the_command_line_takes_a_format_of_another_package(
+    class_list: ExportFormat, workplace: Path, cli: Callable[..., Result]
+) -> None:
+    result = cli("subnet", "export", "tiny", "--trial", 0, "--to", "class-list", "--output", "list")
+    assert (result.status, result.out) == (0, "list\n"), result.err
+    labels = (workplace / "list" / "classes.txt").read_text().split()
+    assert len(labels) == read_facts(workplace / "list")["check"]["samples"]
+    assert "Numbers have no words." in cli("subnet", "export", "tiny", "--to", "word-list").complaint
+    assert "'--to': 'class-lists' is not one of" in cli("subnet", "export", "tiny", "--to", "class-lists").complaint
 
 
 def test_the_card_and_the_facts_are_those_of_the_trial(trained: Trained) -> None:

@@ -1,24 +1,18 @@
-"""A Spikformer with the interface of timm's models, and the folder that ``timm.create_model`` reads."""
+"""A Spikformer with the interface of timm's models."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from spikesearch.errors import ExportError, SpaceError
-from spikesearch.export.folder import settings, write_weights
-from spikesearch.export.portable import agreement
-from spikesearch.io import atomic_write_json
 from spikesearch.nn import Spikformer
 from spikesearch.nn.functional import classify
 from spikesearch.space import Architecture, BlockSpec, StemSpec
 
-CONFIG = "config.json"
 ENTRY = "spikesearch_spikformer"
 
 # Spikformer-4-384, the network that Zhou et al. (ICLR 2023) made by hand for CIFAR.
@@ -70,7 +64,7 @@ class TimmSpikformer(Spikformer):
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the head by a fresh one.
+        """Give the network a fresh head.
 
         Args:
             num_classes: Number of classes; 0 for the pooled features instead of logits.
@@ -94,66 +88,6 @@ class TimmSpikformer(Spikformer):
             pre_logits: Return the features.
         """
         return classify(x_seq, nn.Identity() if pre_logits else self.head)
-
-
-def write_timm(folder: Path, net: Spikformer, samples: Tensor, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Write ``config.json`` and ``model.safetensors``, let timm build the network and compare it on real samples.
-
-    Args:
-        folder: Existing folder.
-        net: The network on the CPU, in evaluation mode.
-        samples: Real samples, ``[N, C, H, W]`` or ``[N, F, C, H, W]``.
-        facts: ``class_names`` and ``normalisation`` (``mean`` and ``std`` of the raw values) are told to timm if known.
-
-    Returns:
-        See :func:`~spikesearch.export.portable.agreement`.
-    """
-    import timm
-
-    import spikesearch.export.timm.entry  # noqa: F401 - registers
-
-    write_weights(folder, net)
-    atomic_write_json(folder / CONFIG, timm_config(net, facts, events=samples.ndim == 5))
-    state = torch.random.get_rng_state()  # timm initialises weights before it loads others
-    loaded = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-    torch.random.set_rng_state(state)
-    return agreement(net, loaded, samples, "timm's network", exact=True)
-
-
-def timm_config(net: Spikformer, facts: Mapping[str, Any], *, events: bool = False) -> dict[str, Any]:
-    """Return what timm needs to build a network and to prepare its images.
-
-    Args:
-        net: The network.
-        facts: See :func:`write_timm`.
-        events: Whether the network takes event frames, for which timm has no preprocessing.
-    """
-    args = settings(net)
-    size = [args.pop("in_channels"), args["image_size"], args.pop("image_size")]
-    data: dict[str, Any] = {
-        "input_size": size,
-        "fixed_input_size": True,
-        "interpolation": "bicubic",
-        "crop_pct": 1.0,
-        "crop_mode": "center",
-        "num_classes": args.pop("num_classes"),
-        "pool_size": None,
-        "first_conv": "stem.stages.0.conv",
-        "classifier": "head",
-    }
-    normalisation = facts.get("normalisation")
-    if normalisation and not events:  # timm's images are 0 to 1 where ours are bytes
-        data.update({key: [value / 255 for value in normalisation[key]] for key in ("mean", "std")})
-    config = {
-        "architecture": ENTRY,
-        "num_classes": data["num_classes"],
-        "num_features": net.arch.embed_dim,
-        "model_args": {"arch": net.arch.to_dict(), "in_chans": size[0], "img_size": size[1], **args},
-        "pretrained_cfg": data,
-    }
-    if facts.get("class_names"):
-        config["label_names"] = list(facts["class_names"])
-    return config
 
 
 def _architecture(arch: Architecture | Mapping[str, Any] | str) -> Architecture:

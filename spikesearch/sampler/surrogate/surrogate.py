@@ -9,8 +9,8 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import ndtr  # type: ignore[import-untyped]
-from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+from scipy.special import ndtr
+from threadpoolctl import ThreadpoolController
 
 from spikesearch.fitness import pareto_front
 from spikesearch.sampler.domain import Domain, Genome
