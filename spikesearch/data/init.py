@@ -109,9 +109,8 @@ def _space(facts: Inference) -> str:
     widths = [32, 48, 64] if facts.size <= 32 else [48, 64, 96]
     most = facts.frames or 4
     steps = [steps for steps in (most // 4, most // 2, most) if steps]
-    lists = {name: gene.suggested for name, gene in LISTS.items() if gene.suggested}
-    lists |= {"embed_dims": widths, "time_steps": steps}
-    lines = [f"  {name}: {list(lists[name])}\n" for name in LISTS if name in lists]
+    lists = {name: list(gene.suggested) for name, gene in LISTS.items()} | {"embed_dims": widths, "time_steps": steps}
+    lines = [f"  {name}: {choices}\n" for name, choices in lists.items() if choices]
     return "".join(["space:                      # the choices of every architecture\n", *lines])
 
 
