@@ -33,7 +33,7 @@ class Split(Protocol):
         """Return augmented training samples, same shapes; sample ``i`` depends on ``key`` and ``indices[i]`` only."""
 
     def batches(self, size: int) -> Iterator[tuple[range, torch.Tensor, torch.Tensor]]:
-        """Yield positions, :meth:`images` and labels, ``size`` samples at a time and in order; the last may be fewer."""
+        """Yield positions, :meth:`images` and labels, ``size`` samples at a time, in order; the last may be fewer."""
 
 
 class Store(Protocol):

@@ -16,16 +16,16 @@ from PIL import Image
 from scipy.stats import kendalltau, spearmanr
 
 from spikesearch.audit.candidates import fixed_neurons
-from spikesearch.audit.fidelity import Fidelity, Network, _scoring_facts, measure_fidelity
+from spikesearch.audit.fidelity import measure_fidelity, scoring_facts
 from spikesearch.audit.fidelity_figure import fidelity_figure
+from spikesearch.audit.fidelity_result import Fidelity, Network
 from spikesearch.errors import CheckpointError, StudyError
 from spikesearch.nn import Spikformer
 from spikesearch.scoring import Score
 from spikesearch.scoring.calibration import calibration_images
 from spikesearch.scoring.network import calibrate_network
-from spikesearch.study.run import open_session
+from spikesearch.study.session import Session, open_session, open_trained
 from spikesearch.study.store import delete_study
-from spikesearch.study.trained import Trained, open_trained
 from spikesearch.train.loop import Trainer
 from spikesearch.train.network import train_network
 from tests.interruptions import interruption
@@ -63,11 +63,11 @@ def epochs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return trained
 
 
-def open_study(folder: Path) -> Trained:
+def open_study(folder: Path) -> Session:
     return open_trained("tiny", storage=f"sqlite:///{folder}/s.db")
 
 
-def measure(trained: Trained, n: int = 4, epochs: int = 1) -> Fidelity:
+def measure(trained: Session, n: int = 4, epochs: int = 1) -> Fidelity:
     return measure_fidelity(trained, n=n, epochs=epochs, progress=False)
 
 
@@ -122,7 +122,7 @@ def test_a_training_that_was_killed_goes_on(
 
 def test_the_numbers_are_those_of_the_search_split(measured: tuple[Path, Fidelity], study: Path) -> None:
     trained, networks = open_study(study), measured[1].networks
-    assert [network.inherited for network in networks] == [trained.scorer.score(each.arch) for each in networks]
+    assert [network.inherited for network in networks] == [trained.scorer().score(each.arch) for each in networks]
     network = next(each for each in networks if not each.dead)
     data, recipe = trained.data, trained.config.train.model_copy(update={"epochs": 1})
     assert len(network.alone) == 2
@@ -153,7 +153,8 @@ def test_the_test_split_is_not_looked_at(study: Path, monkeypatch: pytest.Monkey
 def test_a_training_that_diverges_counts_as_dead(study: Path) -> None:
     trained = open_study(study)
     recipe = trained.config.train.model_copy(update={"lr": 1e30, "clip_grad": None})
-    done = measure(replace(trained, config=trained.config.model_copy(update={"train": recipe})))
+    trained.config = trained.config.model_copy(update={"train": recipe})
+    done = measure(trained)
     assert all(network.alone == (None,) for network in done.networks)
     assert done.dead["alone"] == done.dead["either"] == 4
     assert (done.tau, done.ceiling, done.share_of_ceiling.value, done.live) == (None, None, None, ())
@@ -283,7 +284,7 @@ def test_the_picture_shows_the_living_and_the_dead(mixed: Fidelity) -> None:
 def test_what_was_kept_stays_valid_when_scoring_gets_new_keys() -> None:
     """Speed alone (cache, racing, precision of trials) is no part of what a kept training depends on."""
     config = tiny_config(scoring__racing=True, scoring__precision="bfloat16", scoring__cache_mb=3)
-    assert _scoring_facts(config.scoring).keys() == {
+    assert scoring_facts(config.scoring).keys() == {
         "batch_size",
         "calibration_images",
         "convention",

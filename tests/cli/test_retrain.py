@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from spikesearch.recipe.study import describe_recipes
-from spikesearch.study.prepare import available_cores
+from spikesearch.study.search.pool import available_cores
 from spikesearch.study.store import find_study, open_store
 from spikesearch.train.loop import Trainer
 from tests.commands import Result

@@ -21,14 +21,13 @@ from spikesearch.recipe.study import (
     RecipeStudy,
     best_recipe,
     create_recipe_study,
-    is_recipe_study,
     read_architecture,
 )
 from spikesearch.space import Architecture
 from spikesearch.study import load_study, run_study
-from spikesearch.study.run import open_session
+from spikesearch.study.resolve import resolve
+from spikesearch.study.session import open_session, open_trained
 from spikesearch.study.store import delete_study, find_study, list_studies, open_store, summary
-from spikesearch.study.trained import open_trained
 from spikesearch.subnet.retrain import retrain_subnet
 from spikesearch.train.loop import Trainer
 from tests.cli.conftest import command, environment
@@ -129,22 +128,6 @@ def test_deep_networks_are_searched_for_all_keys_around_the_study_files_recipe(s
     assert (moved["surrogate_slope"], moved["lr"]) == (10.0, 0.01)
     for distribution in ranges.values():
         assert distribution.low < distribution.high or distribution.single()
-
-
-def test_a_study_of_an_older_version_keeps_its_ranges(study: optuna.Study, url: str) -> None:
-    stored = {**RecipeStudy.of(study).to_dict(), "architecture": CONFIG.space.search_space().largest.to_dict()}
-    del stored["keys"]
-    study.set_user_attr("recipe", stored)
-    study.tell(study.ask().number, state=TrialState.FAIL)  # with the keys of today
-    about = RecipeStudy.of(study)
-    assert set(about.distributions()) == {"lr", "weight_decay", "label_smoothing", "mixup", "epochs"}
-    study.enqueue_trial(about.first())
-    run_recipe_study("tiny-recipe", storage=url, n_trials=1, progress=False)
-    trial = again(url).trials[-1]
-    assert trial.state == TrialState.COMPLETE
-    assert trial.params == about.first()
-    same = create_recipe_study(CONFIG, storage=url, source="scratch", arch=about.architecture, load_if_exists=True)
-    assert same.study_name == "tiny-recipe"
 
 
 @pytest.mark.parametrize("line", ["Trial 0: ", "epoch 1/3", "epoch 3/3"])
@@ -312,9 +295,8 @@ def test_what_exists_and_what_is_something_else(study: optuna.Study, url: str) -
         with pytest.raises(StudyError, match=f"`{name}` must be"):
             run_recipe_study("tiny-recipe", storage=url, **options)
     assert summary(list_studies(url)[0])["made_by"] == "spikesearch"
-    assert is_recipe_study("tiny-recipe", url)
-    assert not is_recipe_study("tiny", url)
-    assert not is_recipe_study("tiny", "sqlite:////nowhere/at/all.db")
+    assert resolve("tiny-recipe", storage=url).kind == "recipe"
+    assert resolve(CONFIG, storage=url).kind == "architecture"
     assert again(url).study_name
     delete_study("tiny-recipe", storage=url)
     assert list_studies(url) == []
