@@ -62,8 +62,7 @@ def verify_study(
         SpikesearchError: If there is no such study.
     """
     target = find(name, storage)
-    assert target.study is not None
-    checks = check_trials(target.study)
+    checks = list(check_trials(target.existing))
     try:
         session = open_trained(target, run_dir=run_dir, device=device)
     except SpikesearchError as error:
@@ -72,16 +71,12 @@ def verify_study(
     return [*checks, Check("data and supernet", True, same), *_score_checks(session)]
 
 
-def check_trials(study: optuna.Study) -> list[Check]:
-    """Check what a study says of its trials; :func:`verify_study` without data and supernet.
+def check_trials(study: optuna.Study) -> Iterator[Check]:
+    """Check what a study says of its trials.
 
     Raises:
-        StudyError: If the study was not made by spikesearch.
+        StudyError: If it was not made by spikesearch.
     """
-    return list(_trial_checks(study))
-
-
-def _trial_checks(study: optuna.Study) -> Iterator[Check]:
     trials = study.get_trials(deepcopy=False)
     numbers = [trial.number for trial in trials]
     yield Check("trial numbers", numbers == list(range(len(trials))), f"{len(trials)} trials, contiguous from 0")

@@ -78,9 +78,7 @@ def run_recipe_study(
     if timeout is not None and not timeout > 0:
         raise StudyError(f"`timeout` must be above 0 seconds, but got {timeout}.")
     target = name if isinstance(name, Target) else find(name, storage)
-    store, study = target.store, target.study
-    assert store is not None
-    assert study is not None
+    store, study = target.store, target.existing
     about = RecipeStudy.of(study)
     check_device(device)
     folder = run_folder(store.url, target.name, run_dir, study.user_attrs.get(RUN_DIR))

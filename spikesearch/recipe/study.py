@@ -29,7 +29,7 @@ from spikesearch.study.folder import new_study_id
 from spikesearch.study.resolve import find, resolve
 from spikesearch.study.results import find_trial
 from spikesearch.study.session import open_study
-from spikesearch.study.store import Store, check_name, find_study, is_begun, open_store, quietly, study_exists
+from spikesearch.study.store import Store, check_name, find_study, is_begun, quietly, study_exists
 
 if TYPE_CHECKING:
     from spikesearch.data import DataBundle
@@ -197,7 +197,7 @@ def create_recipe_study(
     if trial is not None and arch is not None:
         raise StudyError("`trial` and `arch` both say which architecture is meant; give one of them.")
     target = resolve(what, storage=storage)
-    store = target.store or open_store(target.url)
+    store = target.store
     if arch is None:
         if target.study is None:
             raise StudyError(
@@ -262,8 +262,7 @@ def best_recipe(
     Raises:
         StudyError: If it is no recipe study or no trial is COMPLETE.
     """
-    study = find(name, storage).study
-    assert study is not None
+    study = find(name, storage).existing
     about = RecipeStudy.of(study)
     best = best_of(study)
     if best is None:

@@ -32,7 +32,7 @@ try:
 except ImportError:  # another Optuna
     models = None  # type: ignore[assignment]
 
-_NEEDED = {
+NEEDED = {
     "TrialModel": (
         *("trial_id", "number", "study_id", "state", "_datetime_start_utc", "_datetime_complete_utc"),
         *("datetime_start", "datetime_complete", "count_past_trials"),
@@ -49,7 +49,7 @@ def storage_class() -> type[RDBStorage]:
     """Return :class:`GenomeStorage` where this Optuna has what it needs, else Optuna's own class."""
     if models is None or not all(hasattr(RDBStorage, name) for name in ("_get_prepared_new_trial", "delete_study")):
         return RDBStorage
-    for model, columns in _NEEDED.items():
+    for model, columns in NEEDED.items():
         if not all(hasattr(getattr(models, model, None), column) for column in columns):
             return RDBStorage
     return GenomeStorage

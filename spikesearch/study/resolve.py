@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 from spikesearch.config import StudyConfig, find_study_file, load_study_file, shipped_study_files
 from spikesearch.errors import ConfigError, ConfigNotFoundError, StudyError, did_you_mean
 from spikesearch.io import user_path
-from spikesearch.storage.urls import display_url, resolve_url
 from spikesearch.study import provenance
-from spikesearch.study.store import Store, check_name, existing_store, find_study, open_store
+from spikesearch.study.store import Store, check_name, find_study, open_store, store_of
 
 if TYPE_CHECKING:
     import optuna
@@ -25,15 +24,13 @@ class Target:
 
     Args:
         name: Its name.
-        url: Its storage; ``None`` for one in memory.
-        store: The same, open; ``None`` if it is still to be created.
+        store: Its storage.
         study: The study, without its sampler; ``None`` if it is still to be made.
         file: The study file that the user gave; ``None`` if the study was named.
     """
 
     name: str
-    url: str | None
-    store: Store | None
+    store: Store
     study: optuna.Study | None
     file: StudyConfig | None = None
 
@@ -50,10 +47,13 @@ class Target:
         Raises:
             StudyError: If the study was named and is not one of architectures.
         """
-        if self.file is not None:
-            return self.file
+        return self.file or provenance.stored_config(self.existing)
+
+    @property
+    def existing(self) -> optuna.Study:
+        """The study, where it is known to exist."""
         assert self.study is not None
-        return provenance.stored_config(self.study)
+        return self.study
 
 
 def resolve(
@@ -71,16 +71,15 @@ def resolve(
         ConfigNotFoundError: If it means nothing.
         ConfigError: If the study file is malformed.
     """
-    if isinstance(what, StudyConfig):
-        return _from_file(what, storage, study_name)
-    if study_name is not None:
-        return _from_file(load_study_file(find_study_file(what)), storage, study_name)
+    if isinstance(what, StudyConfig) or study_name is not None:
+        config = what if isinstance(what, StudyConfig) else load_study_file(find_study_file(what))
+        return _from_file(config, store_of(storage, from_file=config.storage), study_name)
     text = str(what)
-    store = existing_store(storage)
+    store = store_of(storage)
     path = user_path(text, "STUDY", ConfigError)
     shipped = shipped_study_files()
-    known = store.study_names() if store is not None else []
-    if store is not None and text in known:
+    known = store.study_names()
+    if text in known:
         return _from_name(text, store, path.is_file(), shipped.get(text))
     if path.is_file() and text in shipped:
         raise StudyError(
@@ -90,10 +89,11 @@ def resolve(
     if not path.is_file() and text not in shipped and not (text and path.is_dir()):
         everything = [*known, *shipped]
         raise ConfigNotFoundError(
-            f"There is no study, study file or shipped study file {text!r} (studies in {_shown(storage, store)}: "
+            f"There is no study, study file or shipped study file {text!r} (studies in {store.name}: "
             f"{', '.join(known) or 'none'}; shipped: {', '.join(shipped) or 'none'}){did_you_mean(text, everything)}"
         )
-    return _from_file(load_study_file(find_study_file(what)), storage, None, store)
+    config = load_study_file(find_study_file(what))
+    return _from_file(config, store if config.storage is None else store_of(storage, from_file=config.storage))
 
 
 def find(name: str, storage: str | BaseStorage | None = None) -> Target:
@@ -104,11 +104,11 @@ def find(name: str, storage: str | BaseStorage | None = None) -> Target:
         StorageError: If the storage cannot be opened.
     """
     store = open_store(storage, create=False)
-    return Target(name, store.url, store, find_study(store, name))
+    return Target(name, store, find_study(store, name))
 
 
 def _from_name(name: str, store: Store, is_path: bool, shipped: Path | None) -> Target:
-    target = Target(name, store.url, store, find_study(store, name))
+    target = Target(name, store, find_study(store, name))
     if target.kind == "recipe":
         return target
     if is_path:
@@ -127,21 +127,6 @@ def _from_name(name: str, store: Store, is_path: bool, shipped: Path | None) -> 
     return target
 
 
-def _from_file(
-    config: StudyConfig, storage: str | BaseStorage | None, study_name: str | None, store: Store | None = None
-) -> Target:
+def _from_file(config: StudyConfig, store: Store, study_name: str | None = None) -> Target:
     name = check_name(config.name if study_name is None else study_name)
-    if store is None or (isinstance(storage, str | None) and store.url != resolve_url(storage, config.storage)):
-        store = existing_store(storage, from_file=config.storage)
-    if store is None:
-        assert isinstance(storage, str | None)
-        return Target(name, resolve_url(storage, config.storage), None, None, config)
-    return Target(name, store.url, store, find_study(store, name) if store.has(name) else None, config)
-
-
-def _shown(storage: str | BaseStorage | None, store: Store | None) -> str:
-    """Return what to call a storage that may be missing."""
-    if store is not None:
-        return store.name
-    assert isinstance(storage, str | None)
-    return display_url(resolve_url(storage))
+    return Target(name, store, find_study(store, name) if store.has(name) else None, config)

@@ -21,7 +21,7 @@ from spikesearch.study.checks import check_data, check_device, check_files, chec
 from spikesearch.study.folder import claim, run_folder
 from spikesearch.study.resolve import Target, find, resolve
 from spikesearch.study.results import StudyResult, read_results
-from spikesearch.study.store import Store, expect_study, find_study, is_begun, make_study, open_store
+from spikesearch.study.store import Store, expect_study, find_study, is_begun, make_study
 
 if TYPE_CHECKING:
     import optuna
@@ -257,12 +257,12 @@ def open_session(
         provenance.verify_config(known, config)
         verified = attrs.get(STUDY_ID)
     check_device(device)
-    folder = run_folder(target.url, target.name, run_dir, attrs.get(RUN_DIR))
+    folder = run_folder(target.store.url, target.name, run_dir, attrs.get(RUN_DIR))
     check_folder(folder)
     data = load_data_of(config, download=download)
     check_files(config, data, folder, known)
 
-    store = target.store or open_store(target.url)
+    store = target.store
     study = make_study(store, target.name, config, load_if_exists=True, verified=verified)
     session = Session(store, study, config, folder, device, data)
     with session.lock():
@@ -297,13 +297,11 @@ def open_study(
         SpikesearchError: If something is missing or not the study's.
     """
     target = study if isinstance(study, Target) else find(study, storage)
-    assert target.store is not None
-    assert target.study is not None
     config = target.config
-    target.study.sampler = make_sampler(config)
+    target.existing.sampler = make_sampler(config)
     check_device(device)
-    folder = run_folder(target.url, target.name, run_dir, target.study.user_attrs.get(RUN_DIR))
-    return Session(target.store, target.study, config, folder, device)
+    folder = run_folder(target.store.url, target.name, run_dir, target.existing.user_attrs.get(RUN_DIR))
+    return Session(target.store, target.existing, config, folder, device)
 
 
 def open_trained(

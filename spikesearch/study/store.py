@@ -7,7 +7,6 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -35,17 +34,41 @@ DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-@dataclass(frozen=True)
 class Store:
-    """An open storage.
+    """A storage. It is opened when it is first used, and a SQLite file that is missing is created then.
 
     Args:
-        storage: Optuna's storage.
         url: Its URL; ``None`` for a storage that lives in this process only.
+        storage: Optuna's storage, if it is open already.
     """
 
-    storage: BaseStorage
-    url: str | None
+    def __init__(self, url: str | None, storage: BaseStorage | None = None) -> None:
+        self.url = url
+        self._storage = storage
+
+    @property
+    def storage(self) -> BaseStorage:
+        """Optuna's storage.
+
+        Raises:
+            StorageError: If it cannot be opened.
+        """
+        return self.opened(create=True)
+
+    def opened(self, *, create: bool) -> BaseStorage:
+        """Return Optuna's storage.
+
+        Args:
+            create: Whether a SQLite file that is missing may be created.
+
+        Raises:
+            StorageError: If it cannot be opened.
+            StudyNotFoundError: If the file is missing and must not be created.
+        """
+        if self._storage is None:
+            assert self.url is not None
+            self._storage = open_storage(self.url, create=create)
+        return self._storage
 
     @property
     def name(self) -> str:
@@ -59,7 +82,9 @@ class Store:
         return StudyLock(self.url, study_name, purpose=purpose, engine=getattr(_backend(self.storage), "engine", None))
 
     def study_names(self) -> list[str]:
-        """Return the names of all studies, oldest first."""
+        """Return the names of all studies, oldest first; none if a SQLite file does not exist."""
+        if self._storage is None and self.url is not None and not storage_exists(self.url):
+            return []
         return [study.study_name for study in self.storage.get_all_studies()]
 
     def has(self, study_name: str) -> bool:
@@ -67,34 +92,31 @@ class Store:
         return study_name in self.study_names()
 
 
-def open_store(storage: str | BaseStorage | None = None, *, from_file: str | None = None, create: bool = True) -> Store:
-    """Open the storage that is meant.
+def store_of(storage: str | BaseStorage | None = None, *, from_file: str | None = None) -> Store:
+    """Return the storage that is meant.
 
     Args:
         storage: A URL, an open Optuna storage (a database or memory), or ``None`` for the environment's or the default.
         from_file: The study file's ``storage``.
-        create: Whether a SQLite file that is missing may be created.
 
     Raises:
-        StorageError: If it cannot be opened.
-        StudyNotFoundError: If the file is missing and must not be created.
+        StorageError: If it is an open storage of another kind.
     """
     if isinstance(storage, BaseStorage):
         inner = _backend(storage)
         if isinstance(inner, InMemoryStorage):
-            return Store(storage, None)
+            return Store(None, storage)
         if isinstance(inner, RDBStorage):
-            return Store(optuna.storages.get_storage(inner), inner.url)
+            return Store(inner.url, optuna.storages.get_storage(inner))
         raise StorageError(f"`storage` must be a database or in memory, but got a {type(storage).__name__}.")
-    url = resolve_url(storage, from_file)
-    return Store(open_storage(url, create=create), url)
+    return Store(resolve_url(storage, from_file))
 
 
-def existing_store(storage: str | BaseStorage | None = None, *, from_file: str | None = None) -> Store | None:
-    """Open the storage that is meant, as :func:`open_store`; ``None`` if it is a SQLite file that does not exist."""
-    if not isinstance(storage, BaseStorage) and not storage_exists(resolve_url(storage, from_file)):
-        return None
-    return open_store(storage, from_file=from_file, create=False)
+def open_store(storage: str | BaseStorage | None = None, *, from_file: str | None = None, create: bool = True) -> Store:
+    """Open the storage that is meant; arguments and errors are those of :func:`store_of` and :meth:`Store.opened`."""
+    store = store_of(storage, from_file=from_file)
+    store.opened(create=create)
+    return store
 
 
 def create_study(
@@ -199,8 +221,8 @@ def find_study(store: Store, name: str) -> optuna.Study:
 
 def list_studies(storage: str | BaseStorage | None = None) -> list[optuna.Study]:
     """Return all studies of a storage, oldest first; none if the SQLite file does not exist."""
-    store = existing_store(storage)
-    return [_bare(store, name) for name in store.study_names()] if store is not None else []
+    store = store_of(storage)
+    return [_bare(store, name) for name in store.study_names()]
 
 
 def delete_study(name: str, *, storage: str | BaseStorage | None = None) -> None:

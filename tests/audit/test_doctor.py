@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from spikesearch.space import Architecture, BlockSpec, StemSpec
 from spikesearch.study import create_study, run_study
 from spikesearch.study.results import read_results
 from spikesearch.study.session import Session, open_trained
+from tests.commands import Result
 from tests.study.helpers import tiny_config
 
 KINDS = {
@@ -57,15 +56,12 @@ def edit(scorer: Scorer, change: Callable[[torch.nn.Module], None]) -> Scorer:
     return scorer
 
 
-def test_a_healthy_study_has_no_findings(
-    trained: Session, url: str, cli_in: Callable[[Path], Callable[..., tuple[int, str]]], tmp_path: Path
-) -> None:
+def test_a_healthy_study_has_no_findings(trained: Session, url: str, cli: Callable[..., Result]) -> None:
     assert diagnose(trained) == []
-    cli = cli_in(tmp_path)
-    status, out = cli("doctor", "tiny", "--storage", url)
-    assert status == 0
-    assert out.startswith("Nothing found in study tiny: ")
-    assert cli("doctor", "tiny", "--storage", url, "-f", "json") == (0, "[]\n")
+    result = cli("doctor", "tiny", "--storage", url)
+    assert result.status == 0
+    assert result.out.startswith("Nothing found in study tiny: ")
+    assert cli("doctor", "tiny", "--storage", url, "-f", "json").json() == []
 
 
 @pytest.mark.parametrize(
@@ -192,43 +188,21 @@ def copies(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_copies_in_two_splits_and_the_command(
-    copies: Path, cli_in: Callable[[Path], Callable[..., tuple[int, str]]]
-) -> None:
+def test_copies_in_two_splits_and_the_command(copies: Path, cli: Callable[..., Result]) -> None:
     data = copy.deepcopy(tiny_config().to_dict())
     data["data"] = {"kind": "image-folder", "path": str(copies / "pictures"), "image_size": 8}
     data["train"]["epochs"] = data["search"]["n_trials"] = 1
     config = type(tiny_config()).from_dict(data)
     run_study(config, storage=f"sqlite:///{copies}/spikesearch.db", progress=False)
-    cli = cli_in(copies)
-    status, out = cli("doctor", "tiny", "-f", "json")
-    assert status == 0
-    findings = json.loads(out)
+    told = cli("doctor", "tiny", "-f", "json")
+    assert told.status == 0
+    findings = told.json()
     overlap = [finding for finding in findings if finding["kind"] == "split overlap"]
     assert overlap
     assert {finding["kind"] for finding in findings} <= KINDS
     assert "pixel for pixel" in overlap[0]["found"]
     assert "Remove the copies" in overlap[0]["advice"]
-    status, out = cli("doctor", "tiny")
-    assert (status, out.count("split overlap: data\n")) == (0, len(overlap))
-    status, out = cli("doctor", "tiny", "-f", "value")
-    assert (status, out.split("\n")[:-1]) == (0, [finding["kind"] for finding in findings])
-
-
-@pytest.fixture
-def cli_in(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[[Path], Callable[..., tuple[int, str]]]:
-    from spikesearch.cli import app
-
-    def there(folder: Path) -> Callable[..., tuple[int, str]]:
-        def run(*arguments: str) -> tuple[int, str]:
-            monkeypatch.chdir(folder)
-            monkeypatch.setattr(sys, "argv", ["spikesearch", *arguments])
-            capsys.readouterr()
-            status = app._run()
-            return status, capsys.readouterr().out
-
-        return run
-
-    return there
+    table = cli("doctor", "tiny")
+    assert (table.status, table.out.count("split overlap: data\n")) == (0, len(overlap))
+    value = cli("doctor", "tiny", "-f", "value")
+    assert (value.status, value.out.split("\n")[:-1]) == (0, [finding["kind"] for finding in findings])

@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -26,9 +27,8 @@ from spikesearch.scoring.calibration import calibration_images
 from spikesearch.scoring.network import calibrate_network
 from spikesearch.study.session import Session, open_session, open_trained
 from spikesearch.study.store import delete_study
-from spikesearch.train.loop import Trainer
 from spikesearch.train.network import train_network
-from tests.interruptions import interruption
+from tests.interruptions import epochs_trained, interruption
 from tests.study.helpers import tiny_config
 
 SPACE = tiny_config().space.search_space()
@@ -50,17 +50,10 @@ def study(measured: tuple[Path, Fidelity], tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def epochs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def epochs() -> Iterator[list[int]]:
     """The number of every epoch that is trained."""
-    trained: list[int] = []
-    original = Trainer._epoch
-
-    def epoch(self, number, bar):
-        trained.append(number)
-        return original(self, number, bar)
-
-    monkeypatch.setattr(Trainer, "_epoch", epoch)
-    return trained
+    with epochs_trained() as numbers:
+        yield numbers
 
 
 def open_study(folder: Path) -> Session:
@@ -88,7 +81,7 @@ def test_one_lost_training_is_repeated_to_the_same_number(
     text = kept[2].read_text()
     kept[2].unlink()
     assert measure(open_study(study)).to_dict() == measured[1].to_dict()
-    assert epochs == [0]
+    assert epochs == [1]
     assert kept[2].read_text() == text
 
 
@@ -103,13 +96,11 @@ def test_more_networks_cost_only_what_is_missing(
     assert epochs == []
 
 
-def test_a_training_that_was_killed_goes_on(
-    measured: tuple[Path, Fidelity], study: Path, epochs: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_training_that_was_killed_goes_on(measured: tuple[Path, Fidelity], study: Path, epochs: list[int]) -> None:
     with interruption(3):  # in the middle of the second training
         measure(open_study(study), epochs=2)
     resumed = measure(open_study(study), epochs=2)
-    assert epochs == [0, 1] * sum(len(network.alone) for network in resumed.networks)
+    assert epochs == [1, 2] * sum(len(network.alone) for network in resumed.networks)
     assert not list((study / "runs/tiny/fidelity").glob("*.checkpoints"))
     # another recipe has trainings of its own, but the same networks
     assert (resumed.facts["epochs"], resumed.facts["recipe"]["epochs"]) == (2, 2)

@@ -290,7 +290,7 @@ class Search:
 
     def _run(self, task: Task) -> None:
         trial = task.trial
-        arch = trials.architecture(self._space, trial)
+        arch = self._space.architecture(trial.params)
         try:
             with self._interrupts.allowed():
                 score = self._race(arch, task.rivals) if self._race and task.rivals else self._score(arch)

@@ -37,7 +37,7 @@ from spikesearch.study.worker import Worker
 if TYPE_CHECKING:
     import optuna
 
-    from spikesearch.space import Architecture, SearchSpace
+    from spikesearch.space import SearchSpace
 
 _log = logging.getLogger(__name__)
 
@@ -187,11 +187,6 @@ def _enqueue_again(study: optuna.Study, trial: FrozenTrial, deaths: int) -> int:
     )
     trial_id = study._storage.create_new_trial(study._study_id, template_trial=template)
     return study._storage.get_trial(trial_id).number
-
-
-def architecture(space: SearchSpace, trial: FrozenTrial) -> Architecture:
-    """Return the architecture of a trial with a complete genome."""
-    return space.architecture(trial.params)
 
 
 # --- storage ----------------------------------------------------------------------------------------------------------
