@@ -40,8 +40,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Younger than the first checkpoints.
-_NEWER_KEYS = frozenset({"accumulate", "sync_batch_norm", "drop_path", "surrogate_slope", "energy_weight"})
+# Keys that an identity names only where they change something; one that is added to the recipe joins them, so that what
+# was trained without it stays the same training.
+_OPTIONAL_KEYS = frozenset({"accumulate", "sync_batch_norm", "drop_path", "surrogate_slope", "energy_weight"})
 # What may change when training is resumed: the weights do not depend on it, or by rounding alone, as on the device.
 FREE_KEYS = frozenset({"checkpoint_every_epochs", "compile"})
 
@@ -375,9 +376,8 @@ def recipe_identity(config: TrainConfig, energy_model: EnergyModel) -> dict[str,
     recipe = config.model_dump(mode="json", exclude={*FREE_KEYS})
     if config.energy_weight:
         recipe["energy_model"] = asdict(energy_model)
-    # left out where they change nothing, so that older checkpoints are still those of the same training
     fields = type(config).model_fields
-    return {key: value for key, value in recipe.items() if key not in _NEWER_KEYS or value != fields[key].default}
+    return {key: value for key, value in recipe.items() if key not in _OPTIONAL_KEYS or value != fields[key].default}
 
 
 @contextmanager

@@ -78,7 +78,7 @@ class TimmSpikformer(Spikformer):
         weight = next(self.stem.parameters())
         self.num_classes = num_classes
         head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-        self.head = head.to(weight.device, weight.dtype)  # type: ignore[assignment]
+        self.head = head.to(weight.device, weight.dtype)
 
     def forward_head(self, x_seq: Tensor, pre_logits: bool = False) -> Tensor:
         """Return logits ``[N, classes]``, or the pooled features ``[N, D]``.
