@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from spikesearch.energy.activity import Activity, measure_activity
+from spikesearch.energy.activity import Activity
+from spikesearch.energy.measure import measure_activity
 
 if TYPE_CHECKING:
     from spikesearch.data import Split

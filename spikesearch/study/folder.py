@@ -8,14 +8,13 @@ the same training may share them.
 
 from __future__ import annotations
 
-import json
 import logging
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spikesearch.errors import StorageError, StudyError
-from spikesearch.io import atomic_write_json, user_path
+from spikesearch.io import atomic_write_json, read_json, user_path
 from spikesearch.storage.urls import display_url, study_folder
 from spikesearch.study.attributes import STUDY_ID
 
@@ -77,10 +76,10 @@ def is_foreign(folder: Path, study: optuna.Study) -> bool:
     """
     path = folder / OWNER_FILE
     try:
-        owner = json.loads(path.read_text(encoding="utf-8"))["study"]
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except (OSError, ValueError, KeyError, TypeError):
+        if not path.exists():
+            return False
+        owner = read_json(path, error=StorageError, remedy="restore it, or remove it.")["study"]
+    except (OSError, KeyError, TypeError):
         raise StorageError(f"Cannot read {path}, which says whose files these are; restore it, or remove it.") from None
     return bool(owner != study.user_attrs.get(STUDY_ID))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from spikesearch.study.results import TrialResult, find_trial
 from spikesearch.study.session import Session
+from spikesearch.versions import package_versions
 
 
 def extract_subnet(session: Session, number: int | None, output: Path | None = None) -> Path:

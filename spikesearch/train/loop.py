@@ -26,6 +26,7 @@ from spikesearch.energy import EnergyModel
 from spikesearch.errors import ConfigError, TrainingError
 from spikesearch.nn.elastic import ElasticBatchNorm
 from spikesearch.nn.lif import set_surrogate_slope
+from spikesearch.nn.network import Network
 from spikesearch.streams import MIXUP, TRAINING_ORDER
 from spikesearch.train.checkpoint import Checkpoint, CheckpointFolder
 from spikesearch.train.distributed import Team, shares
@@ -146,7 +147,10 @@ class Trainer:
         self.ema: ModelEmaV3 | None = None
         if config.ema_decay is not None:
             self.ema = ModelEmaV3(model, decay=config.ema_decay, use_warmup=True)
-        self.drop_path = DropPath(model, config.drop_path) if config.drop_path else None
+        self.drop_path: DropPath | None = None
+        if config.drop_path:
+            assert isinstance(model, Network)
+            self.drop_path = DropPath(model, config.drop_path)
         self.energy = EnergyLoss(model, config.energy_weight, energy_model) if config.energy_weight else None
         self.history: list[dict[str, float]] = []
 
