@@ -17,6 +17,7 @@ from spikesearch.errors import CheckpointError, StudyError
 from spikesearch.io import atomic_write_json, read_json
 from spikesearch.scoring import Score
 from spikesearch.space import Architecture, SearchSpace
+from spikesearch.space.genes import STEM
 from spikesearch.streams import CANDIDATES
 
 _T = TypeVar("_T")
@@ -130,7 +131,7 @@ class NetworkList:
 def fixed_neurons(space: SearchSpace) -> SearchSpace:
     """Return the part of a space whose neuron genes are those of its reference."""
     neuron = space.largest.stem
-    return replace(space, v_thresholds=(neuron.v_threshold,), taus=(neuron.tau,))
+    return replace(space, **{gene.choices: (getattr(neuron, gene.name),) for gene in STEM})
 
 
 def digest(facts: Mapping[str, Any]) -> str:

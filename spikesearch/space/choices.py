@@ -114,7 +114,7 @@ class Choices:
 
     @cached_property
     def _patterns(self) -> list[tuple[dict[str, Any], list[str], int]]:
-        """What the genes that others depend on may be, which others exist then, and how often."""
+        """What the genes that others depend on may be, the others that exist then, and the combinations of those."""
         controlling = {name for name, _ in self.conditions.values()}
         patterns: list[dict[str, Any]] = [{}]
         for name in self.values:

@@ -48,10 +48,7 @@ class TrialResult:
 
     def describe(self) -> str:
         """Return the architecture in a few words."""
-        arch = self.architecture
-        heads = "/".join(str(block.num_heads) for block in arch.blocks)
-        ratios = "/".join(f"{block.mlp_ratio:g}" for block in arch.blocks)
-        return f"D{arch.embed_dim} L{arch.depth} T{arch.time_steps} heads {heads} mlp {ratios}"
+        return self.architecture.describe()
 
     def to_dict(self, *, with_test: bool = False) -> dict[str, Any]:
         """Return plain JSON types.
