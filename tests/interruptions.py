@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+import torch.distributed as dist
 
 from spikesearch.train.checkpoint import Checkpoint, CheckpointFolder
 
@@ -23,7 +24,9 @@ def interruption(epochs: int = 1, *, before_save: bool = False) -> Iterator[None
         epochs: How many, over all trainings inside the block.
         before_save: Whether the checkpoint of the last of them is not written any more.
     """
-    original, saved = CheckpointFolder.save, []
+    original = CheckpointFolder.save
+    saved: list[int] = []
+    seen: list[int] = []
 
     def save(self: CheckpointFolder, checkpoint: Checkpoint) -> None:
         saved.append(checkpoint.facts["epoch"])
@@ -33,7 +36,12 @@ def interruption(epochs: int = 1, *, before_save: bool = False) -> Iterator[None
         if len(saved) == epochs:
             raise Interrupted
 
-    with pytest.MonkeyPatch.context() as patch:
+    def note(number: int) -> None:
+        seen.append(number)
+        if dist.is_initialized() and dist.get_rank() > 0 and len(seen) == epochs:  # only the first process saves
+            raise Interrupted
+
+    with pytest.MonkeyPatch.context() as patch, epochs_trained(note):
         patch.setattr(CheckpointFolder, "save", save)
         with pytest.raises(Interrupted):
             yield

@@ -87,7 +87,6 @@ def run_recipes(target: Target, chosen: Format, *, workers: int, **options: Any)
     """Run a study of recipes and print it."""
     from spikesearch.recipe.run import run_recipe_study
     from spikesearch.study.search.pool import available_cores
-    from spikesearch.study.store import storage_name
 
     if workers != 1:
         raise typer.BadParameter(
@@ -95,7 +94,7 @@ def run_recipes(target: Target, chosen: Format, *, workers: int, **options: Any)
             f"{max(1, available_cores() // workers)}."
         )
     study = run_recipe_study(target, **options)
-    show_recipes(study, storage_name(study), chosen)
+    show_recipes(study, target.store.name, chosen)
 
 
 def show_recipes(study: optuna.Study, storage: str, chosen: Format) -> None:

@@ -116,6 +116,12 @@ def open_storage(url: str, *, create: bool = True) -> BaseStorage:
     return get_storage(_connect(parsed, engine_kwargs))
 
 
+def backend_of(storage: BaseStorage) -> BaseStorage:
+    """Return a storage without the cache that Optuna puts around a database."""
+    backend: BaseStorage = getattr(storage, "_backend", storage)
+    return backend
+
+
 def _connect(parsed: URL, engine_kwargs: dict[str, Any]) -> BaseStorage:
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError

@@ -122,7 +122,7 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, Any
     return None
 
 
-def set_once(study: optuna.Study, key: str, value: Any, what: str) -> None:
+def set_once(study: optuna.Study, key: str, value: str, what: str) -> None:
     """Store a study attribute, or check that it holds this value.
 
     Args:

@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from spikesearch.config import StudyConfig
 from spikesearch.errors import StorageError, StudyError, StudyNotFoundError, did_you_mean
 from spikesearch.storage.locks import Lock, LockBusyError, NullLock, StudyLock
-from spikesearch.storage.urls import display_url, open_storage, resolve_url, storage_exists, study_folder
+from spikesearch.storage.urls import backend_of, display_url, open_storage, resolve_url, storage_exists, study_folder
 from spikesearch.study import provenance
 from spikesearch.study.assembly import make_sampler
 from spikesearch.study.attributes import ARCH, STUDY_FILE, STUDY_ID
@@ -79,7 +79,9 @@ class Store:
         """Return a lock between the processes that work on a study; nobody competes for a storage in memory."""
         if self.url is None:
             return NullLock()
-        return StudyLock(self.url, study_name, purpose=purpose, engine=getattr(_backend(self.storage), "engine", None))
+        return StudyLock(
+            self.url, study_name, purpose=purpose, engine=getattr(backend_of(self.storage), "engine", None)
+        )
 
     def study_names(self) -> list[str]:
         """Return the names of all studies, oldest first; none if a SQLite file does not exist."""
@@ -103,7 +105,7 @@ def store_of(storage: str | BaseStorage | None = None, *, from_file: str | None 
         StorageError: If it is an open storage of another kind.
     """
     if isinstance(storage, BaseStorage):
-        inner = _backend(storage)
+        inner = backend_of(storage)
         if isinstance(inner, InMemoryStorage):
             return Store(None, storage)
         if isinstance(inner, RDBStorage):
@@ -282,7 +284,7 @@ def expect_study(store: Store, name: str) -> Iterator[None]:
 
 def storage_name(study: optuna.Study) -> str:
     """Return what to call a study's storage in messages."""
-    url = getattr(_backend(study._storage), "url", None)
+    url = getattr(backend_of(study._storage), "url", None)
     return display_url(url) if url else "memory"
 
 
@@ -355,10 +357,6 @@ def _bare(store: Store, name: str) -> optuna.Study:
     return quietly(
         optuna.load_study, study_name=name, storage=store.storage, sampler=optuna.samplers.RandomSampler(seed=0)
     )
-
-
-def _backend(storage: BaseStorage) -> Any:
-    return getattr(storage, "_backend", storage)
 
 
 def _training_locks(folder: Path | None) -> list[str]:

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 from spikesearch.errors import StudyError
 from spikesearch.fitness import dead_below, f_aeb
 from spikesearch.racing import Dominated, Rival
-from spikesearch.study.attributes import ACS, F_AEB, FEASIBLE, MACS, MEAN_FIRING_RATE, PARAMS, REFERENCE_ENERGY
+from spikesearch.study import attributes
 from spikesearch.study.search import trials
 from spikesearch.study.search.interrupts import Interrupts
 from spikesearch.study.search.ledger import Ledger
@@ -314,32 +314,32 @@ class Search:
         for key, bound in self._constraints.items():
             constraints[key] = float(getattr(score, key)) - bound
         attrs = {
-            F_AEB: f_aeb(score.accuracy, score.energy_uJ, self._reference_energy, self._beta),
-            PARAMS: int(score.params),
-            MACS: float(score.macs),
-            ACS: float(score.acs),
-            MEAN_FIRING_RATE: float(score.mean_firing_rate),
-            FEASIBLE: int(all(value <= 0 for value in constraints.values())),
+            attributes.F_AEB: f_aeb(score.accuracy, score.energy_uJ, self._reference_energy, self._beta),
+            attributes.PARAMS: int(score.params),
+            attributes.MACS: float(score.macs),
+            attributes.ACS: float(score.acs),
+            attributes.MEAN_FIRING_RATE: float(score.mean_firing_rate),
+            attributes.FEASIBLE: int(all(value <= 0 for value in constraints.values())),
         }
         values = (float(score.accuracy), float(score.energy_uJ))
         if not trials.finish(self._study, trial, values, attrs, constraints):
             return None
-        return FinishedTrial(trial.number, *values, attrs[F_AEB], bool(attrs[FEASIBLE]))
+        return FinishedTrial(trial.number, *values, attrs[attributes.F_AEB], bool(attrs[attributes.FEASIBLE]))
 
     def _store_reference_energy(self, energy: float) -> None:
         # Before the reference itself is finished: no trial has an F_AEB without it. A repetition after a crash finds
         # the energy stored already and keeps it.
         with self._lock:
-            stored = self._study.user_attrs.get(REFERENCE_ENERGY)
+            stored = self._study.user_attrs.get(attributes.REFERENCE_ENERGY)
             if stored is None:
-                self._study.set_user_attr(REFERENCE_ENERGY, energy)
+                self._study.set_user_attr(attributes.REFERENCE_ENERGY, energy)
                 stored = energy
         self._reference_energy = float(stored)
 
     def _read_reference_energy(self) -> None:
         if self._reference_energy is not None:
             return
-        stored = self._study.user_attrs.get(REFERENCE_ENERGY)
+        stored = self._study.user_attrs.get(attributes.REFERENCE_ENERGY)
         if stored is None:  # the reference was scored by a plain Optuna user
             number = self._ledger.complete[self._reference.key]
             stored = self._study.get_trials(deepcopy=False)[number].values[1]
@@ -348,7 +348,7 @@ class Search:
                     f"Trial {number}, the reference, holds the energy {stored}, but F_AEB needs one above 0; "
                     "start another study with --study-name."
                 )
-            self._study.set_user_attr(REFERENCE_ENERGY, stored)
+            self._study.set_user_attr(attributes.REFERENCE_ENERGY, stored)
         self._reference_energy = float(stored)
 
     def _abandon(self) -> None:
