@@ -85,7 +85,8 @@ def main() -> None:
     config = study_file(args.study, args.data_root)
     if load_data(config.data, seed=config.seed).frames is not None:
         arguments.error("--study must name a study of images; a ViT and a ResNet know no event frames.")
-    seeds, rates, limit = args.seeds, LEARNING_RATES, GRID_LIMIT
+    rates: tuple[float, ...] = LEARNING_RATES
+    seeds, limit = args.seeds, GRID_LIMIT
     if args.quick:
         train = config.train.model_copy(update={"epochs": 2})
         search = config.search.model_copy(update={"n_trials": 8})
@@ -207,7 +208,7 @@ class Seed:
         rows: dict[str, Row] = {}
         for steps in self.config.space.search_space().time_steps:
             arch = Architecture(largest.embed_dim, steps, largest.stem, largest.blocks)
-            rows[f"largest alone, T {steps}"] = self.kept(f"alone-T{steps}", lambda arch=arch: self.alone(arch))
+            rows[f"largest alone, T {steps}"] = self.kept(f"alone-T{steps}", partial(self.alone, arch))
         rows[TWICE] = self.kept("alone-twice", lambda: self.alone(largest, times=2))
         esnn = arms[0].recommended
         params = self.trained.scorer.count_parameters(largest)
@@ -290,7 +291,7 @@ class Seed:
     def conventional(self, family: Family, width: int) -> Row:
         """Train a conventional network with every learning rate; return that which is best on the search split."""
         rows = [
-            self.kept(f"{family.name}-{width}-{rate}", lambda rate=rate: self._conventional(family, width, rate))
+            self.kept(f"{family.name}-{width}-{rate}", partial(self._conventional, family, width, rate))
             for rate in self.rates
         ]
         return max(rows, key=lambda row: row["search"])
@@ -381,7 +382,11 @@ def claims(report: Report, runs: list[Row], hand_made: str) -> None:
             if any(run["arms"][arm]["equal_energy"][share] is None for run in runs for arm in ("ESNN", name)):
                 continue  # nothing so cheap was found
             for split in ("search", "test"):
-                points = 100 * difference(runs, name, lambda arm, s=share, k=split: arm["equal_energy"][s][k])
+
+                def best(arm: Any, share: str = share, split: str = split) -> float:
+                    return float(arm["equal_energy"][share][split])
+
+                points = 100 * difference(runs, name, best)
                 claim = f"ESNN minus {name}: best at {share} of the reference's energy, {split} points"
                 report.claim(claim, shown(points))
     uniform = sum(run["arms"]["ESNN"]["recommended_is_uniform"] for run in runs)

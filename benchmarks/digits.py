@@ -274,7 +274,7 @@ def attention(report: Report, runs: list[Run], count: int) -> None:
 def zeroed_attention(supernet: Supernet) -> Iterator[None]:
     """Set every attention product to zero; calibration happens behind it, so that biases adapt."""
     handles = [
-        block.attn.product.register_forward_hook(lambda module, args, out: torch.zeros_like(out))
+        block.get_submodule("attn.product").register_forward_hook(lambda module, args, out: torch.zeros_like(out))
         for block in supernet.blocks
     ]
     try:

@@ -81,7 +81,7 @@ def half_precision(trained: Trained, done: Fidelity) -> dict[str, Agreement]:
     scorer = Scorer(trained.scorer.supernet, trained.data, config, device=trained.scorer.device)
     reduced = np.array([scorer.score(network.arch).accuracy for network in done.live])
     full = np.array([network.inherited.accuracy for network in done.live])
-    alone = np.array([network.alone[0].accuracy for network in done.live])
+    alone = np.array([score.accuracy for network in done.live if (score := network.alone[0])])
     against_alone = compare({"float32": full, "bfloat16": reduced}, alone)
     return {
         "bfloat16 with float32, inherited": compare({"bfloat16": reduced}, full).rankings["bfloat16"],

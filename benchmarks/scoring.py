@@ -2,12 +2,12 @@
 
     python benchmarks/scoring.py [--images 2000] [--trials 200] [--device cpu] [--quick] [--json FILE]
 
-Replays ``proposals.json``, the first 200 architectures of a real search, on random 32x32 colour images and a supernet
-with random weights, in the order of the search. Every trial is scored four times in one process, side by side: by a
-scorer without any of what makes scoring fast (the base of all ratios: no cache, neurons in one PyTorch operation after
-the other, activity sums in float64), by one that has the compiled neurons, by today's without a cache, and by today's
-with its default cache. Scores must be equal. The speed does not depend on what weights and images mean, but on the
-firing rates a little; batch-norm calibration keeps them where training has them.
+Replays ``tables/proposals.json``, the first 200 architectures of a real search, on random 32x32 colour images and a
+supernet with random weights, in the order of the search. Every trial is scored four times in one process, side by side:
+by a scorer without any of what makes scoring fast (the base of all ratios: no cache, neurons in one PyTorch operation
+after the other, activity sums in float64), by one that has the compiled neurons, by today's without a cache, and by
+today's with its default cache. Scores must be equal. The speed does not depend on what weights and images mean, but on
+the firing rates a little; batch-norm calibration keeps them where training has them.
 
 The *reuse bound* is the multiplications of a scorer that computes everything over those that are really done. With a
 cache that never forgets it follows from the list alone; no cache can reach more.

@@ -10,6 +10,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from spikesearch import _moved
 from spikesearch.export.timm.hook import register_with_timm
 
 if TYPE_CHECKING:
@@ -69,4 +70,5 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
+_moved.install()
 register_with_timm()  # without importing timm

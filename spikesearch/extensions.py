@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """What is registered under a name, in the order of registration; files of spikesearch come first, by name.
+    """What is registered under a name, in alphabetical order, whichever file was imported first.
 
     Args:
         what: What one entry is, for messages, such as ``"energy convention"``.
@@ -67,7 +67,7 @@ class Registry(Mapping[str, T], Generic[T]):
         return self._all()[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._all())
+        return iter(sorted(self._all()))
 
     def __len__(self) -> int:
         return len(self._all())

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit  # type: ignore[import-untyped]
+from scipy.special import stdtrit
 
 CONFIDENCE = 0.99
 _LOOKS = (1 / 8, 1 / 4, 1 / 2, 3 / 4)  # shares of the images
@@ -148,7 +148,7 @@ def most_correct(correct: int, seen: int, total: int, alpha: float) -> int:
     Returns:
         The largest number under which ``correct`` or fewer right answers are not less likely than ``alpha``.
     """
-    from scipy.stats import hypergeom  # type: ignore[import-untyped]
+    from scipy.stats import hypergeom
 
     possible = range(correct, total - seen + correct + 1)
     unlikely = bisect.bisect_left(

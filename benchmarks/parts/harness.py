@@ -89,7 +89,8 @@ def study_file(
 ) -> StudyConfig:
     """Read a study file; where given, with its data in another folder, other epochs, or fewer training images."""
     config = load_study_file(find_study_file(name))
-    data, train = config.data, config.train
+    data: Any = config.data
+    train = config.train
     if data_root is not None:
         data = data.model_copy(update={"path": str(data_root.resolve() / Path(data.path).name)})
     if max_train is not None:

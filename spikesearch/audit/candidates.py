@@ -17,6 +17,7 @@ from spikesearch.errors import CheckpointError, StudyError
 from spikesearch.io import atomic_write_json, read_json
 from spikesearch.scoring import Score
 from spikesearch.space import Architecture, SearchSpace
+from spikesearch.streams import CANDIDATES
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -25,7 +26,6 @@ FORMAT_VERSION = 1
 FIXED_EVERY = 3  # every third network has its neuron genes fixed, so that ten of thirty differ in size alone
 STRATA = 6  # networks per round, one of each stratum
 PER_STRATUM = 4  # architectures that are scored for each of them
-_STREAM = 4  # of random numbers
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class NetworkList:
         space = self.fixed_space if fixed else self.space
         taken = {candidate.arch for each in self._rounds for candidate in each}
         wanted = min(STRATA * PER_STRATUM, space.size - sum(arch in space for arch in taken))
-        rng = np.random.default_rng([_STREAM, self.seed, number])
+        rng = CANDIDATES.generator(self.seed, number)
         drawn: dict[Architecture, None] = {}  # in the order in which they were drawn
         while len(drawn) < wanted:
             arch = space.sample(rng)

@@ -19,7 +19,7 @@ app = typer.Typer(
 @app.command(name="list")
 def list_(chosen: FormatOption = Format.table) -> None:
     """List the kinds of data that a study file may name."""
-    from spikesearch.data.check import list_kinds
+    from spikesearch.data import list_kinds
 
     emit(
         list_kinds(),
@@ -40,7 +40,7 @@ def check(
 ) -> None:
     """Read all data of a study file and say what was found, and what is worth a second look."""
     from spikesearch.config import find_study_file, load_study_file
-    from spikesearch.data.check import check_data
+    from spikesearch.data import check_data
 
     config = load_study_file(find_study_file(study_file))
     facts = check_data(config.data, seed=config.seed, download=download)

@@ -180,8 +180,8 @@ def _fidelity_table(fidelity: Fidelity) -> None:
     dead = fidelity.dead
     print(
         f"Study {fidelity.study}: {len(fidelity.networks)} networks trained alone for {fidelity.facts['epochs']} "
-        f"epochs, in {fidelity.folder}\n{dead['either']} dead, which are not ranked: {dead['inherited']} with inherited "
-        f"weights, {dead['alone']} trained alone"
+        f"epochs, in {fidelity.folder}\n{dead['either']} dead, which are not ranked: {dead['inherited']} with "
+        f"inherited weights, {dead['alone']} trained alone"
     )
     rows: list[tuple[object, ...]] = []
     for name, group in fidelity.groups.items():

@@ -143,11 +143,14 @@ def run(
 def init(
     folder: Annotated[Path, typer.Argument(help="Folder of images with one sub-folder per class, or other data.")],
     output: Annotated[Path, typer.Option(help="The study file to write.")],
+    kind: Annotated[
+        str | None, typer.Option(help="Kind of data (`spikesearch data list`); else it is recognised.")
+    ] = None,
 ) -> None:
     """Write a working study file for a folder of data."""
-    from spikesearch.data.init import init_study_file
+    from spikesearch.data import init_study_file
 
-    print(init_study_file(folder, output))
+    print(init_study_file(folder, output, kind))
 
 
 @app.command(name="list")

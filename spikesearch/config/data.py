@@ -1,15 +1,27 @@
-"""The ``data`` section of a study file: one pydantic model per kind of data, told apart by ``kind``.
+"""The ``data`` section of a study file, told apart by ``kind``: what all kinds of data, and several, have in common.
 
-Kept apart from :mod:`spikesearch.config` because every kind has its own keys; nothing here reads data.
+Every kind has a model of its own, beside what reads it; see :mod:`spikesearch.data.kinds`. Nothing here reads data.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails
+
+from spikesearch.extensions import DATA_KINDS
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -93,20 +105,6 @@ class SplitConfig(Section):
         return self
 
 
-class DigitsAugment(Section):
-    """Small random affine maps, suited to 8x8 images.
-
-    Args:
-        shift: Largest shift in pixels, each way.
-        rotate: Largest rotation in degrees, each way.
-        scale: Largest relative change of size, each way.
-    """
-
-    shift: Annotated[float, Field(ge=0, le=4)] = 0.8
-    rotate: Annotated[float, Field(ge=0, le=45)] = 10.0
-    scale: Annotated[float, Field(ge=0, lt=1)] = 0.1
-
-
 class ImageAugment(Section):
     """Augmentation of images, in this order: crop, flips, timm's RandAugment/AutoAugment, normalisation, erasing.
 
@@ -160,71 +158,33 @@ class EventAugment(Section):
     drop_frames: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
-class DigitsData(Section):
-    """scikit-learn's 1,797 handwritten digits, 8x8, grey. Needs no file and no download."""
+class DataSection(Section):
+    """Base of the ``data`` section of every kind.
 
-    kind: Literal["digits"]
+    A kind that reads files names them by ``path``; what it can fetch it fetches where ``download`` is true; where there
+    are ``frames``, every sample is that many of them, one per time step; and with ``skip_unreadable`` it leaves out
+    what cannot be used. The rest of spikesearch asks for these keys, if there are any.
+
+    Args:
+        kind: Which kind of data; a kind narrows it to ``Literal["its-name"]``.
+        splits: How samples are divided.
+    """
+
+    kind: str
     splits: SplitConfig = SplitConfig()
-    augment: DigitsAugment | None = DigitsAugment()
 
 
-class _ImageData(Section):
-    """Keys that every kind of images has."""
+class ImageSection(DataSection):
+    """Keys that every kind of images has.
 
-    splits: SplitConfig = SplitConfig()
+    Args:
+        augment: Changes of training images; ``None`` leaves them as they are.
+    """
+
     augment: ImageAugment | None = None
 
 
-class ImageFolderData(_ImageData):
-    """A folder (or tar file) with one sub-folder per class, read through timm's readers.
-
-    Args:
-        path: ``path/<class>/*.png``; or ``path/train/<class>/...`` and ``path/test/<class>/...`` (``val`` or
-            ``validation`` also count as test), which is kept. A ``.tar`` file of either, a folder that holds
-            ``train.tar`` and ``test.tar``, or one with a ``.tar`` file per class is read as well (not compressed).
-        image_size: Height and width after resizing (shorter side) and centre crop; ``None`` takes the images' own size,
-            which must then be square and one for all.
-        color: ``auto`` infers it and refuses a mixture; ``rgb`` and ``grey`` convert.
-        skip_unreadable: Leave out images that cannot be read or have more than 8 bits per value (they are reported)
-            instead of stopping.
-        memory_mb: Images above this size in all stay on disk and are decoded on demand, with the same result. The
-            data's fingerprint is of all pixels, whatever is kept in memory; above 2 GiB of them, of the files' names
-            and sizes.
-    """
-
-    kind: Literal["image-folder"]
-    path: PathText
-    image_size: Annotated[int, Field(ge=4)] | None = None
-    color: Literal["auto", "rgb", "grey"] = "auto"
-    skip_unreadable: bool = False
-    memory_mb: Annotated[int, Field(ge=0)] = 2048
-
-
-class IdxData(_ImageData):
-    """MNIST-like idx files: ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``, ``t10k-...``, plain or ``.gz``.
-
-    Args:
-        path: The folder that holds the four files; without ``t10k-...`` the training files are divided in three.
-    """
-
-    kind: Literal["idx"]
-    path: PathText
-
-
-class TorchvisionData(_ImageData):
-    """CIFAR-10 or CIFAR-100 as torchvision stores them.
-
-    Args:
-        path: torchvision's ``root``, which holds ``cifar-10-batches-py`` or ``cifar-100-python``.
-        download: Fetch the files when they are missing. Nothing is downloaded unless this is set.
-    """
-
-    kind: Literal["cifar10", "cifar100"]
-    path: PathText
-    download: bool = False
-
-
-class _EventData(Section):
+class EventSection(DataSection):
     """Keys that every kind of event data has.
 
     Args:
@@ -248,51 +208,23 @@ class _EventData(Section):
     memory_mb: Annotated[int, Field(ge=0)] = 2048
     cache: PathText | None = None
     skip_unreadable: bool = False
-    splits: SplitConfig = SplitConfig()
     augment: EventAugment | None = None
 
 
-class EventFolderData(_EventData):
-    """A folder of event recordings: ``path/<class>/*.npz``, or ``path/{train,test}/<class>/*.npz``, which is kept.
-
-    Every file holds four arrays of one length: ``t`` (microseconds), ``x``, ``y`` and ``p`` (0 or 1).
-
-    Args:
-        sensor: Height and width of the sensor in pixels; ``None`` infers it from the largest coordinate
-            (up to 4095).
-    """
-
-    kind: Literal["events"]
-    sensor: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
-
-
-class SpikingJellyData(_EventData):
-    """N-MNIST, CIFAR10-DVS or DVS128 Gesture through SpikingJelly's dataset classes.
-
-    Args:
-        download: Let SpikingJelly fetch the files where it can (CIFAR10-DVS). Nothing is downloaded unless this is set.
-    """
-
-    kind: Literal["nmnist", "cifar10-dvs", "dvs128-gesture"]
-    download: bool = False
+def _of_its_kind(value: object) -> DataSection:
+    """Check a section with the model that is registered for its kind."""
+    if isinstance(value, DataSection) or not isinstance(value, Mapping):
+        return DataSection.model_validate(value)
+    kind = value.get("kind")
+    if isinstance(kind, str) and kind in DATA_KINDS:
+        model: type[DataSection] = DATA_KINDS[kind].model
+        return model.model_validate(value)
+    problem = (
+        DATA_KINDS.expected(kind) if "kind" in value else f"is missing; it must be one of {', '.join(DATA_KINDS)}."
+    )
+    detail = InitErrorDetails(type="value_error", loc=("kind",), input=kind, ctx={"error": ValueError(problem)})
+    raise ValidationError.from_exception_data("data", [detail])
 
 
-DataConfig = Annotated[
-    DigitsData | ImageFolderData | IdxData | TorchvisionData | EventFolderData | SpikingJellyData,
-    Field(discriminator="kind"),
-]
-"""Any of the kinds of data; the key ``kind`` tells which."""
-
-DATA_MODELS: tuple[type[Section], ...] = (
-    DigitsData,
-    ImageFolderData,
-    IdxData,
-    TorchvisionData,
-    EventFolderData,
-    SpikingJellyData,
-)
-
-
-def kinds() -> dict[str, type[Section]]:
-    """Return every kind of data and the model of its keys."""
-    return {kind: model for model in DATA_MODELS for kind in model.model_fields["kind"].annotation.__args__}  # type: ignore[union-attr]
+DataConfig = Annotated[SerializeAsAny[DataSection], BeforeValidator(_of_its_kind)]
+"""Any registered kind of data; the key ``kind`` tells which."""

@@ -5,39 +5,37 @@ from __future__ import annotations
 import re
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from spikesearch.config.data import kinds
+from spikesearch.config.data import DataSection
 from spikesearch.errors import did_you_mean
+from spikesearch.extensions import DATA_KINDS
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
+def explain(error: ValidationError, model: type[BaseModel], content: Mapping[str, object]) -> str:
     """Say in one line what the first error of a validation is: the key, what was expected and what was got.
 
     Args:
         error: What pydantic raised.
         model: The model that was validated.
+        content: What was validated.
     """
     errors = error.errors(include_url=False)
     # An unknown key is most often the misspelling of the key that is then missing: say the former.
     first = min(errors, key=lambda item: item["type"] != "extra_forbidden")
-    loc = _without_tags(first["loc"])
+    loc = first["loc"]
     key = _dotted(loc)
     kind, got = first["type"], first["input"]
     if kind == "extra_forbidden":
-        known = _known_keys(model, first["loc"][:-1])
+        known = _known_keys(model, content, loc[:-1])
         where = f"`{_dotted(loc[:-1])}` has" if len(loc) > 1 else "there is"
         message = f"{where} no key {str(loc[-1])!r}{did_you_mean(str(loc[-1]), known)}"
         return message if "did you mean" in message else f"{message}; known keys are {', '.join(known)}"
     if kind == "missing":
         return f"`{key}` is missing."
-    if kind == "union_tag_not_found":
-        return f"`{key}.kind` is missing; it must be one of {', '.join(kinds())}."
-    if kind == "union_tag_invalid":
-        wrong = str(first["ctx"]["tag"])
-        return f"`{key}.kind` must be one of {', '.join(kinds())}, but got {wrong!r}{did_you_mean(wrong, kinds())}"
     if kind == "invalid_key" or loc[-1:] == ("[key]",):  # pydantic's word for the key of a free mapping
         parents = loc[: -2 if loc[-1] == "[key]" else -1]
         where = f"`{_dotted(parents)}` has" if parents else "there is"
@@ -46,18 +44,19 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         return f"`{key}` must not be empty."
     if kind == "value_error":
         message = str(first["ctx"]["error"])
-        return f"`{key}` {message}" if message.startswith(("must", "may")) else f"{key}: {message}" if key else message
+        return (
+            f"`{key}` {message}"
+            if message.startswith(("must", "may", "is missing"))
+            else f"{key}: {message}"
+            if key
+            else message
+        )
     if kind in {"model_type", "model_attributes_type", "dict_type"}:
         return f"`{key}` must be a mapping of keys, but got {show(got)}."
     if kind == "string_pattern_mismatch":
         return f"`{key}` must be letters, digits, dots, dashes and underscores, but got {show(got)}."
     expected = re.split(", (?:unable|got|not) | after ", first["msg"].partition(" should ")[2])[0]
     return f"`{key}` must {expected.replace('tuple', 'list')}, but got {show(got)}."
-
-
-def _without_tags(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    # pydantic inserts the discriminator's value after `data`
-    return (*loc[:1], *loc[2:]) if len(loc) > 1 and loc[0] == "data" and loc[1] in kinds() else loc
 
 
 def _dotted(loc: tuple[int | str, ...]) -> str:
@@ -67,13 +66,13 @@ def _dotted(loc: tuple[int | str, ...]) -> str:
     return text
 
 
-def _known_keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+def _known_keys(model: type[BaseModel], content: Any, loc: tuple[int | str, ...]) -> list[str]:
     current: Any = model
     for part in loc:
-        if isinstance(part, str) and part in kinds() and not _is_model(current):
-            current = kinds()[part]
-        elif _is_model(current) and part in current.model_fields:
-            current = _model_of(current.model_fields[part].annotation)
+        current = _model_of(current.model_fields[part].annotation) if _is_model(current) else None
+        content = content[part]
+        if current is DataSection:
+            current = DATA_KINDS[content["kind"]].model
     return list(current.model_fields) if _is_model(current) else []
 
 
@@ -82,7 +81,7 @@ def _is_model(candidate: Any) -> bool:
 
 
 def _model_of(annotation: Any) -> Any:
-    # `Model | None` stands for Model; the union of data kinds stays as it is until its tag is known
+    # `Model | None` stands for Model
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         models = [part for part in typing.get_args(annotation) if _is_model(part)]
         return models[0] if len(models) == 1 else annotation

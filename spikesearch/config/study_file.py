@@ -288,7 +288,7 @@ class StudyConfig(Section):
         try:
             return cls.model_validate(dict(data))
         except ValidationError as error:
-            raise ConfigError(f"{where}: {explain(error, cls)}") from None
+            raise ConfigError(f"{where}: {explain(error, cls, data)}") from None
 
 
 def load_study_file(path: str | os.PathLike[str]) -> StudyConfig:

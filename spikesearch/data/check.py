@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from spikesearch.config.data import DataConfig
+from spikesearch.config.data import DataSection
 from spikesearch.data.bundle import DataBundle, StoredSplit, count_unusable
-from spikesearch.data.registry import KINDS, load_data
+from spikesearch.data.kind import KINDS
+from spikesearch.data.load import load_data
 
 RARE_SHARE = 0.1
 NAMES_SHOWN = 10
@@ -19,10 +20,12 @@ NAMES_SHOWN = 10
 
 def list_kinds() -> list[dict[str, str]]:
     """Return one row per kind of data: ``kind``, ``title`` and what it ``needs`` on the disk."""
-    return [{"kind": kind.kind, "title": kind.title, "needs": kind.needs} for kind in KINDS.values()]
+    return [{"kind": kind.name, "title": kind.title, "needs": kind.needs} for kind in KINDS.values()]
 
 
-def check_data(config: DataConfig, *, seed: int = 0, base_dir: Path = Path(), download: bool = False) -> dict[str, Any]:
+def check_data(
+    config: DataSection, *, seed: int = 0, base_dir: Path = Path(), download: bool = False
+) -> dict[str, Any]:
     """Read every sample once and report what was found; plain JSON types.
 
     Files that cannot be used are listed, not raised; everything else that makes data useless is raised.

@@ -1,16 +1,12 @@
-"""Event-camera recordings: a generic folder of ``.npz`` files, and the data sets that SpikingJelly knows."""
+"""Event-camera recordings in ``.npz`` files: which there are, how large the sensor is, and where frames are kept."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import os
-import sys
 import tempfile
-import types
-from collections.abc import Iterator, Set
-from contextlib import contextmanager
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +15,11 @@ import numpy as np
 import torch
 
 from spikesearch.config import expand_path
-from spikesearch.config.data import EventFolderData, SpikingJellyData
+from spikesearch.config.data import EventSection
 from spikesearch.data.augment import EventAugmenter
 from spikesearch.data.bundle import ArrayStore, Source, Store
 from spikesearch.data.frames import Windows, check_event_file, integrate, read_events
-from spikesearch.data.images import is_part
+from spikesearch.data.image_files import is_part
 from spikesearch.errors import ConfigError, DataError, DataNotFoundError, StorageError
 from spikesearch.io import atomic_write_json
 
@@ -31,13 +27,6 @@ Files = list[tuple[Path, str, bool]]
 """File, class name, and whether it is for testing."""
 
 LARGEST_SENSOR = 4096  # pixels each way; a coordinate beyond is an error of the recording
-
-# kind -> module, class, whether it has its own test split
-_SPIKINGJELLY = {
-    "nmnist": ("n_mnist", "NMNIST", True),
-    "cifar10-dvs": ("cifar10_dvs", "CIFAR10DVS", False),
-    "dvs128-gesture": ("dvs128_gesture", "DVS128Gesture", True),
-}
 
 
 @dataclass(frozen=True)
@@ -89,39 +78,6 @@ class RecordingStore:
         return digest.hexdigest()
 
 
-def load_event_folder(config: EventFolderData) -> Source:
-    """Read a folder of ``.npz`` recordings.
-
-    Raises:
-        DataError: If a recording cannot be used; the message names the file.
-    """
-    files = find_recordings(Path(config.path))
-    return _source(files, config, config.sensor)
-
-
-def load_spikingjelly(config: SpikingJellyData) -> Source:
-    """Read N-MNIST, CIFAR10-DVS or DVS128 Gesture; SpikingJelly unpacks and converts them at the first use.
-
-    Raises:
-        DataNotFoundError: If the files are not there and must not (or cannot) be downloaded.
-        DataError: If SpikingJelly cannot prepare them.
-    """
-    module, name, has_test = _SPIKINGJELLY[config.kind]
-    with _importable_datasets():
-        dataset = getattr(importlib.import_module(f"spikingjelly.datasets.{module}"), name)
-    _check_present(dataset, config)
-    files: Files = []
-    try:
-        for train in (True, False) if has_test else (None,):
-            part = dataset(config.path, **({} if train is None else {"train": train}), data_type="event")
-            files += [(Path(path), part.classes[k], train is False) for path, k in part.samples]
-    except (RuntimeError, NotImplementedError, OSError) as error:
-        raise DataError(f"SpikingJelly cannot prepare {config.kind} in {config.path}: {error}") from None
-    _check_same_classes(Path(config.path), files)
-    height, width = dataset.get_H_W()
-    return _source(files, config, (int(height), int(width)))
-
-
 def find_recordings(path: Path) -> Files:
     """List the recordings of a folder, class by class.
 
@@ -141,7 +97,7 @@ def find_recordings(path: Path) -> Files:
             files += [(file, class_folder.name, test) for file in sorted(class_folder.glob("*.npz"))]
     if not files:
         raise DataError(f"{path} holds no .npz recordings in class folders (path/<class>/*.npz).")
-    _check_same_classes(path, files)
+    check_same_classes(path, files)
     return files
 
 
@@ -185,7 +141,17 @@ def _needed_side(path: Path) -> int:
     return max(1, largest + 1)  # a negative one is named, with its place, when the recording is cut
 
 
-def _source(files: Files, config: EventFolderData | SpikingJellyData, sensor: tuple[int, int] | None) -> Source:
+def event_source(files: Files, config: EventSection, sensor: tuple[int, int] | None) -> Source:
+    """Return the frames of some recordings.
+
+    Args:
+        files: The recordings.
+        config: How they are cut, and where frames are kept.
+        sensor: Height and width in pixels; ``None`` infers them.
+
+    Raises:
+        DataError: If a recording cannot be used and none may be left out, or there is a single class.
+    """
     sensor = sensor or infer_sensor(files, skip_unreadable=config.skip_unreadable)
     windows = Windows(config.frames, config.split_by, None if config.frame_ms is None else config.frame_ms * 1000)
     names = class_names(files)
@@ -224,7 +190,7 @@ def _problem(recordings: RecordingStore, position: int) -> str | None:
     return None
 
 
-def _store(recordings: RecordingStore, config: EventFolderData | SpikingJellyData) -> Store:
+def _store(recordings: RecordingStore, config: EventSection) -> Store:
     shape = (len(recordings), *recordings.shape)
     size = 2 * int(np.prod(shape, dtype=np.int64))
     if size <= config.memory_mb * 2**20:
@@ -299,7 +265,12 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     return frames if frames.shape == shape and frames.dtype == np.uint16 else None
 
 
-def _check_same_classes(path: Path, files: Files) -> None:
+def check_same_classes(path: Path, files: Files) -> None:
+    """Refuse test recordings of other classes than the training recordings.
+
+    Raises:
+        DataError: Naming the classes of ``path`` that are in one part only.
+    """
     train = {name for _, name, test in files if not test}
     test = {name for _, name, is_test in files if is_test}
     if test and train != test:
@@ -310,46 +281,6 @@ def _check_same_classes(path: Path, files: Files) -> None:
         )
 
 
-def _check_present(dataset: Any, config: SpikingJellyData) -> None:
-    root = Path(config.path)
-    marker = root / "events_np.building"
-    if marker.exists():
-        raise DataError(f"{root} was left half prepared. Delete {root / 'events_np'} and {marker}, then try again.")
-    if (root / "events_np").is_dir():
-        return
-    needed = [name for name, _, _ in dataset.resource_url_md5()]
-    missing = [name for name in needed if not (root / "download" / name).is_file()]
-    if not missing or (config.download and dataset.downloadable()):
-        return
-    fetch = ", or run with --download (or `data.download: true`)" if dataset.downloadable() else ""
-    raise DataNotFoundError(
-        f"{root} holds neither events_np/ nor download/{missing[0]}. Put {', '.join(needed)} "
-        f"in {root / 'download'}{fetch}."
-    )
-
-
 def _natural(name: Path | str) -> tuple[int, int, str]:
     text = name.name if isinstance(name, Path) else name
     return (0, int(text), text) if text.isdecimal() else (1, 0, text)
-
-
-@contextmanager
-def _importable_datasets() -> Iterator[None]:
-    """Let ``spikingjelly.datasets`` be imported where torchaudio is missing or broken.
-
-    That package imports torchaudio for one audio data set. The stand-in is removed again, because other libraries ask
-    whether torchaudio is there.
-    """
-    try:
-        importlib.import_module("torchaudio")
-    except Exception:
-        before = {name for name in sys.modules if name.split(".")[0] == "torchaudio"}
-        for name in before:
-            del sys.modules[name]
-        sys.modules["torchaudio"] = types.ModuleType("torchaudio")
-        try:
-            yield
-        finally:
-            del sys.modules["torchaudio"]
-    else:
-        yield

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
@@ -20,6 +19,7 @@ from spikesearch.errors import StudyError
 from spikesearch.recipe.study import FINISHED, RecipeStudy
 from spikesearch.scoring.calibration import calibration_images
 from spikesearch.scoring.network import calibrate_network, score_network
+from spikesearch.streams import RECIPES
 from spikesearch.study import prepare, provenance
 from spikesearch.study.owner import claim
 from spikesearch.study.store import Store, expect_study, find_study, open_store, run_folder
@@ -132,7 +132,7 @@ class _Search:
             if limited and busy >= self.about.n_trials:
                 return None
             # from (seed, number of the trial), never from how often the process was started
-            seed = int(np.random.SeedSequence([self.about.config.seed, len(trials)]).generate_state(1)[0])
+            seed = int(RECIPES.seed(self.about.config.seed, len(trials))[0])
             self.study.sampler = optuna.samplers.TPESampler(n_startup_trials=STARTUP_TRIALS, seed=seed)
             trial = self.study.ask(self.about.distributions())
             trial.set_user_attr(WORKER, Worker.here(self.run_id).to_dict())

@@ -334,12 +334,13 @@ def _complete_setup(study: optuna.Study, config: StudyConfig) -> None:
             study.set_user_attr(key, described[key])
     if not study.get_trials(deepcopy=False):
         space = config.space.search_space()
-        reference = space.largest
+        reference, distributions = space.largest, space.distributions()
+        params = space.params(reference)
         study.add_trial(
             optuna.trial.create_trial(
                 state=TrialState.WAITING,
-                params=space.params(reference),
-                distributions=dict(space.distributions(reference.depth)),
+                params=params,
+                distributions={name: distributions[name] for name in params},
                 user_attrs={"arch": reference.key},
             )
         )

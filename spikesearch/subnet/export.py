@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from spikesearch.errors import StudyError
 from spikesearch.io import user_path
@@ -92,7 +92,7 @@ def _energies(trained: Trained, net: Spikformer) -> list[EnergyReport]:
     """Measure a network once on the search split and price it under every convention."""
     import torch
 
-    from spikesearch.energy import Convention, EnergyModel
+    from spikesearch.energy import CONVENTIONS, EnergyModel
     from spikesearch.energy.measure import measure_activity
 
     search, config = trained.data.search, trained.config.scoring
@@ -100,5 +100,5 @@ def _energies(trained: Trained, net: Spikformer) -> list[EnergyReport]:
         for start in range(0, len(search), config.batch_size):
             images = search.images(range(start, min(start + config.batch_size, len(search))))
             net(images.to(trained.scorer.device))
-    models = [EnergyModel(name, mac_pj=config.mac_pj, ac_pj=config.ac_pj) for name in get_args(Convention)]
+    models = [EnergyModel(name, mac_pj=config.mac_pj, ac_pj=config.ac_pj) for name in CONVENTIONS]
     return [model.price(activity) for model in models]

@@ -26,6 +26,7 @@ from spikesearch.energy import EnergyModel
 from spikesearch.errors import ConfigError, TrainingError
 from spikesearch.nn.elastic import ElasticBatchNorm
 from spikesearch.nn.lif import set_surrogate_slope
+from spikesearch.streams import MIXUP, TRAINING_ORDER
 from spikesearch.train.checkpoint import Checkpoint, CheckpointFolder
 from spikesearch.train.distributed import Team, shares
 from spikesearch.train.drop_path import DropPath
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_ORDER, _MIX = 1, 2  # streams of random numbers; the subnets have one of their own
 # Younger than the first checkpoints.
 _NEWER_KEYS = frozenset({"accumulate", "sync_batch_norm", "drop_path", "surrogate_slope", "energy_weight"})
 # What may change when training is resumed: the weights do not depend on it, or by rounding alone, as on the device.
@@ -191,7 +191,7 @@ class Trainer:
 
     def _epoch(self, epoch: int, bar: Any) -> dict[str, float]:
         self.model.train()
-        order = np.random.default_rng([_ORDER, self.seed, epoch]).permutation(len(self.split))
+        order = TRAINING_ORDER.generator(self.seed, epoch).permutation(len(self.split))
         size = min(self.config.batch_size, len(order))
         seen = _Tally()
         began = time.perf_counter()
@@ -297,7 +297,7 @@ class Trainer:
             label_smoothing=self.config.label_smoothing,
             num_classes=self.num_classes,
         )
-        with _numpy_seed(_MIX, self.seed, epoch, step):
+        with _numpy_seed(MIXUP.seed(self.seed, epoch, step)):
             mixed: tuple[Tensor, Tensor] = mixup(images.clone(), labels)
         return mixed
 
@@ -381,10 +381,10 @@ def recipe_identity(config: TrainConfig, energy_model: EnergyModel) -> dict[str,
 
 
 @contextmanager
-def _numpy_seed(*key: int) -> Iterator[None]:
+def _numpy_seed(seed: np.ndarray) -> Iterator[None]:
     """Seed numpy's global generator, which timm's mixup draws from, and restore it."""
     before = np.random.get_state()
-    np.random.seed(np.random.SeedSequence(key).generate_state(4))
+    np.random.seed(seed)
     try:
         yield
     finally:

@@ -50,7 +50,7 @@ def trained(url: str) -> Trained:
     return open_trained("tiny", storage=url)
 
 
-def edit(scorer: Scorer, change: Callable[[torch.nn.Module], None]) -> Scorer:
+def edit(scorer: Scorer, change: Callable[[torch.nn.Module], object]) -> Scorer:
     """The same scorer with a damaged supernet."""
     with torch.no_grad():
         change(scorer.supernet)
@@ -72,7 +72,7 @@ def test_a_healthy_study_has_no_findings(
     ("shift", "kind"), [(-50.0, "dead layer"), (50.0, "saturated layer")], ids=["dead", "saturated"]
 )
 def test_layers_that_never_or_always_fire(trained: Trained, shift: float, kind: str) -> None:
-    scorer = edit(trained.scorer, lambda net: net.blocks[0].mlp.fc1.bn.bias.fill_(shift))
+    scorer = edit(trained.scorer, lambda net: net.get_parameter("blocks.0.mlp.fc1.bn.bias").fill_(shift))
     largest = scorer.supernet.space.largest
     findings = [finding for finding in firing_rates(scorer, "reference", largest) if "fc1" in finding.where]
     assert [finding.kind for finding in findings] == [kind]

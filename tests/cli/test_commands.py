@@ -129,8 +129,8 @@ def test_a_study_of_somebody_else(tmp_path: Path, cli: Cli) -> None:
         complaint = cli(*command, "theirs").complaint
         assert "'theirs' was not made by spikesearch; `spikesearch study list` tells which were." in complaint
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**TINY, "name": "theirs"}))
-    for command in (("study", "run"), ("study", "create", "--skip-if-exists")):
-        complaint = cli(*command, "mine.yaml").complaint
+    for create in (("study", "run"), ("study", "create", "--skip-if-exists")):
+        complaint = cli(*create, "mine.yaml").complaint
         assert "not made by spikesearch; choose another --study-name" in complaint
 
 
@@ -177,7 +177,7 @@ def test_showing_agrees_with_optuna(studied: Path, cli: Cli) -> None:
     for trial in [*shown["front"], shown["recommended"], shown["reference"]]:
         there = study.trials[trial["number"]]
         assert there.values == [trial["accuracy"], trial["energy_uJ"]]
-        assert trial["f_aeb"] == pytest.approx(f_aeb(*there.values, energy))
+        assert trial["f_aeb"] == pytest.approx(f_aeb(there.values[0], there.values[1], energy))
         assert Architecture.from_dict(trial["architecture"]) == space_of(study).architecture(there.params)
         assert trial["params"] == there.user_attrs["params"]
     assert shown["reference"]["test_accuracy"] is None
@@ -197,7 +197,7 @@ def test_the_best_under_conditions(studied: Path, cli: Cli) -> None:
 
     def best_of(beta: float, allowed: Callable[[float, float], bool]) -> int:
         fits = [t for t in study.trials if allowed(*t.values)]
-        return max(fits, key=lambda t: (f_aeb(*t.values, energy, beta), -t.number)).number
+        return max(fits, key=lambda t: (f_aeb(t.values[0], t.values[1], energy, beta), -t.number)).number
 
     shown = cli("study", "best", "tiny", "-f", "json").json()
     assert shown["number"] == best_of(0.02, lambda accuracy, _: accuracy >= best - 0.01)

@@ -69,7 +69,7 @@ def test_defaults_are_resolved_and_the_dictionary_is_loss_free() -> None:
         ("train.lr", float("nan"), "`train.lr` must be a finite number, but got nan."),
         ("train.strategy", "sandwhich", "`train.strategy` must be 'sandwich' or 'uniform', but got 'sandwhich'."),
         ("data.kind", "digit", "but got 'digit'; did you mean 'digits'?"),
-        ("data", {}, "`data.kind` is missing; it must be one of digits, image-folder, idx,"),
+        ("data", {}, "`data.kind` is missing; it must be one of cifar10, cifar10-dvs, cifar100, digits,"),
         ("data", 3, "`data` must be a mapping of keys, but got 3."),
         ("data", {"kind": "idx"}, "`data.path` is missing."),
         ("data.augment.shift", -1, "`data.augment.shift` must be greater than or equal to 0, but got -1."),
@@ -223,7 +223,7 @@ def test_a_data_path_is_looked_for_beside_the_file_then_in_the_working_directory
     def read(data_path: str) -> str:
         content = {**MINIMAL, "data": {"kind": "image-folder", "path": data_path}}
         path.write_text(yaml.safe_dump(content))
-        return load_study_file(path).data.path  # type: ignore[union-attr]
+        return load_study_file(path).data.path
 
     assert read("images") == str(tmp_path / "here" / "images")
     assert read("others") == str(tmp_path / "there" / "others")

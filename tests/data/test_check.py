@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spikesearch.config.data import DigitsData, EventFolderData, ImageFolderData, kinds
-from spikesearch.data import check_data, list_kinds
+from spikesearch.data import KINDS, check_data, list_kinds
+from spikesearch.data.kinds.digits import DigitsData
+from spikesearch.data.kinds.events import EventFolderData
+from spikesearch.data.kinds.image_folder import ImageFolderData
 from spikesearch.errors import DataError, DataNotFoundError
 
 
@@ -31,7 +33,7 @@ def config(path: Path, **keys: Any) -> ImageFolderData:
 
 def test_every_kind_of_the_study_file_is_listed() -> None:
     rows = list_kinds()
-    assert {row["kind"] for row in rows} == set(kinds())
+    assert {row["kind"] for row in rows} == set(KINDS)
     assert all(row["title"] and row["needs"] for row in rows)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from torchvision import datasets
 
-from spikesearch.config.data import TorchvisionData
 from spikesearch.data import load_data
+from spikesearch.data.kinds.cifar import TorchvisionData
 from spikesearch.errors import DataError, DataNotFoundError
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from spikesearch.config.data import DigitsAugment, DigitsData, SplitConfig
+from spikesearch.config.data import SplitConfig
 from spikesearch.data import DataBundle, load_data
 from spikesearch.data.bundle import ArrayStore
-from spikesearch.data.digits import AffineAugmenter
+from spikesearch.data.kinds.digits import AffineAugmenter, DigitsAugment, DigitsData
 from spikesearch.errors import DataError
 
 

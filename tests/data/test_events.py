@@ -14,17 +14,19 @@ import numpy as np
 import pytest
 import torch
 
-from spikesearch.config.data import EventAugment, EventFolderData, SpikingJellyData
+from spikesearch.config.data import EventAugment
 from spikesearch.data import load_data
 from spikesearch.data.bundle import ArrayStore
-from spikesearch.data.events import RecordingStore, _importable_datasets, class_names
+from spikesearch.data.events import RecordingStore, class_names
 from spikesearch.data.frames import Events, Windows, integrate
+from spikesearch.data.kinds.events import EventFolderData
+from spikesearch.data.kinds.spikingjelly import SpikingJellyData, importable_datasets
 from spikesearch.errors import ConfigError, DataError, DataNotFoundError, StorageError
 
 
 def write(path: Path, seed: int, side: int = 8, count: int = 60, **changes: np.ndarray) -> None:
     rng = np.random.default_rng(seed)
-    arrays = {
+    arrays: dict[str, Any] = {
         "t": np.sort(rng.integers(0, 9000, count)).astype(np.uint32),
         "x": rng.integers(0, side, count).astype(np.uint8),
         "y": rng.integers(0, side, count).astype(np.uint8),
@@ -32,7 +34,7 @@ def write(path: Path, seed: int, side: int = 8, count: int = 60, **changes: np.n
     }
     arrays["x"][0] = arrays["y"][0] = side - 1  # so that the sensor is known from any recording
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, **{**arrays, **changes})
+    np.savez(path, **(arrays | changes))
 
 
 def fill(folder: Path, classes: tuple[str, ...] = ("2", "10"), count: int = 6, seed: int = 0, **kwargs: Any) -> Path:
@@ -303,7 +305,7 @@ def test_nothing_is_downloaded_unless_asked(tmp_path: Path, kind: str, file: str
 
 def test_spikingjelly_converts_downloaded_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """N-MNIST's own format: 40 bits per event, x, y, then polarity and a time of 23 bits."""
-    with _importable_datasets():
+    with importable_datasets():
         dataset = importlib.import_module("spikingjelly.datasets.n_mnist").NMNIST
     (tmp_path / "download").mkdir()
     rng = np.random.default_rng(0)
@@ -351,6 +353,6 @@ def test_a_broken_torchaudio_does_not_matter_and_stays_as_it_was(monkeypatch: py
     monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
     with pytest.raises(RuntimeError, match="built for another torch"):
         importlib.import_module("torchaudio")
-    with _importable_datasets():
+    with importable_datasets():
         assert importlib.import_module("spikingjelly.datasets.n_mnist").NMNIST.get_H_W() == (34, 34)
     assert "torchaudio" not in sys.modules

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from spikesearch.config.data import IdxData, ImageAugment
+from spikesearch.config.data import ImageAugment
 from spikesearch.data import load_data
-from spikesearch.data.idx import read_idx
+from spikesearch.data.kinds.idx import IdxData, read_idx
 from spikesearch.errors import DataError, DataNotFoundError
 
 

@@ -15,9 +15,11 @@ import pytest
 import torch
 from PIL import Image
 
-from spikesearch.config.data import ImageAugment, ImageFolderData, SplitConfig
+from spikesearch.config.data import ImageAugment, SplitConfig
 from spikesearch.data import load_data
-from spikesearch.data.images import FileStore, ImageFiles, fit, to_array
+from spikesearch.data.image_files import ImageFiles
+from spikesearch.data.images import FileStore, fit, to_array
+from spikesearch.data.kinds.image_folder import ImageFolderData
 from spikesearch.errors import DataError, DataNotFoundError
 
 

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from spikesearch.config.data import IdxData, ImageAugment, ImageFolderData, SpikingJellyData, SplitConfig
+from spikesearch.config.data import ImageAugment, SplitConfig
 from spikesearch.data import load_data
-from spikesearch.data.events import _importable_datasets
+from spikesearch.data.kinds.idx import IdxData
+from spikesearch.data.kinds.image_folder import ImageFolderData
+from spikesearch.data.kinds.spikingjelly import SpikingJellyData, importable_datasets
 
 pytestmark = pytest.mark.usefixtures("real_data")
 
@@ -64,11 +66,11 @@ def test_cifar_10_as_jpeg(cifar: Path) -> None:
 
 @pytest.mark.parametrize("split_by", ["number", "time"])
 def test_n_mnist_frames_are_those_of_spikingjelly(nmnist: Path, split_by: str) -> None:
-    config = SpikingJellyData(kind="nmnist", path=str(nmnist), frames=4, split_by=split_by)  # type: ignore[arg-type]
+    config = SpikingJellyData(kind="nmnist", path=str(nmnist), frames=4, split_by=split_by)
     data = load_data(config, seed=0)
     assert (len(data.train) + len(data.search), len(data.test), data.image_size) == (1000, 100, 34)
     assert torch.bincount(data.test.labels).tolist() == [8, 14, 8, 11, 14, 7, 10, 15, 2, 11]
-    with _importable_datasets():
+    with importable_datasets():
         utils = importlib.import_module("spikingjelly.datasets.utils")
     files = sorted((nmnist / "events_np" / "test").rglob("*.npz"))[::9]
     mine = {frames.numpy().tobytes() for frames in data.test.store.raw(data.test.positions)}  # type: ignore[attr-defined]

@@ -102,7 +102,7 @@ def test_it_runs_to_the_number_of_trials_and_its_best_is_usable(url: str, tmp_pa
         assert all(ranges[name]._contains(ranges[name].to_internal_repr(value)) for name, value in trial.params.items())
         assert len(trial.intermediate_values) <= trial.params["epochs"]
     assert not any((tmp_path / "runs" / "tiny-recipe").glob("trials/*"))
-    best = max((t for t in study.trials if t.state == TrialState.COMPLETE), key=lambda trial: trial.value)
+    best = max((t for t in study.trials if t.state == TrialState.COMPLETE), key=lambda trial: trial.values[0])
     assert {"surrogate_slope", "weight_decay"} < best.params.keys()
     recipe, _ = best_recipe("tiny-recipe", CONFIG.train, storage=url)
     assert {name: getattr(recipe, name) for name in best.params} == best.params
@@ -115,7 +115,7 @@ def test_it_runs_to_the_number_of_trials_and_its_best_is_usable(url: str, tmp_pa
 
 def test_deep_networks_are_searched_for_all_keys_around_the_study_files_recipe(study: optuna.Study) -> None:
     about = replace(RecipeStudy.of(study), architecture=CONFIG.space.search_space().largest)
-    ranges = about.distributions()
+    ranges: dict[str, Any] = about.distributions()
     assert set(ranges) == {
         *("lr", "weight_decay", "label_smoothing", "mixup", "drop_path", "epochs", "surrogate_slope"),
     }
@@ -308,7 +308,8 @@ def test_what_exists_and_what_is_something_else(study: optuna.Study, url: str) -
         load_study("tiny-recipe", storage=url)
     with pytest.raises(StudyError, match="No trial of study 'tiny-recipe' is COMPLETE yet"):
         best_recipe("tiny-recipe", CONFIG.train, storage=url)
-    for options, name in (({"n_trials": 0}, "n_trials"), ({"timeout": 0}, "timeout")):
+    cases: list[tuple[dict[str, Any], str]] = [({"n_trials": 0}, "n_trials"), ({"timeout": 0}, "timeout")]
+    for options, name in cases:
         with pytest.raises(StudyError, match=f"`{name}` must be"):
             run_recipe_study("tiny-recipe", storage=url, **options)
     assert summary(list_studies(url)[0])["made_by"] == "spikesearch"

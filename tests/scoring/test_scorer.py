@@ -10,8 +10,8 @@ import torch
 from sklearn.metrics import accuracy_score
 
 from spikesearch.config import ScoringConfig, TrainConfig
-from spikesearch.config.data import DigitsData
 from spikesearch.data import load_data
+from spikesearch.data.kinds.digits import DigitsData
 from spikesearch.energy import EnergyModel
 from spikesearch.nn import Supernet, count_parameters
 from spikesearch.scoring import Scorer, scorer

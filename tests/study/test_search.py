@@ -34,7 +34,7 @@ def keys(study: optuna.Study, state: TrialState = TrialState.COMPLETE) -> list[s
 def test_the_reference_is_trial_0_and_its_energy_is_known_before_it_finishes(study: optuna.Study) -> None:
     seen = []
 
-    def score(arch):  # type: ignore[no-untyped-def]
+    def score(arch):
         trials = study.get_trials(deepcopy=False)
         seen.append((len(trials), study.user_attrs.get("reference_energy_uJ"), states(study)))
         return formula(arch)
@@ -190,7 +190,7 @@ def test_an_impossible_enqueued_architecture_fails_alone(study: optuna.Study, pa
 def test_an_interrupted_trial_fails_and_is_run_again(study: optuna.Study, when: int) -> None:
     calls = count(1)
 
-    def interrupted(arch):  # type: ignore[no-untyped-def]
+    def interrupted(arch):
         if next(calls) == when:
             raise KeyboardInterrupt
         return formula(arch)
@@ -217,7 +217,7 @@ def test_interrupting_is_no_death(study: optuna.Study) -> None:
 
 
 def test_an_error_of_scoring_fails_the_trial_and_ends_the_run(study: optuna.Study) -> None:
-    def broken(arch):  # type: ignore[no-untyped-def]
+    def broken(arch):
         raise RuntimeError("no more memory\nsecond line")
 
     with pytest.raises(RuntimeError, match="no more memory"):

@@ -305,8 +305,8 @@ def test_deleting_takes_our_files_only(url: str, tmp_path: Path) -> None:
     create_study(tiny_config(), storage=url, study_name="other")
     folder = tmp_path / "runs" / "tiny"
     ours = ("supernet.safetensors", "checkpoints/epoch-000003/state.json", "retrained/1-scratch-0a/model.json")
-    ours += ("fidelity/alone-0a-1-0b.json", "fidelity/networks-0c.json", "fidelity/report.json", "fidelity/scatter.png")
-    for name in (*ours, "notes.txt"):
+    fidelity = ("alone-0a-1-0b.json", "networks-0c.json", "report.json", "scatter.png")
+    for name in (*ours, *(f"fidelity/{file}" for file in fidelity), "notes.txt"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("")
     delete_study("tiny", storage=url)

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,7 +77,9 @@ def test_it_is_never_done_twice(trained: Trained, monkeypatch: pytest.MonkeyPatc
 
 
 def test_every_way_to_train_has_its_own_result(trained: Trained) -> None:
-    for options in ({"seed": 1}, {"seed": 2}, {"source": "scratch"}, {"seed": 1, "epochs": 2}, {"energy_weight": 5.0}):
+    changes: list[dict[str, Any]]
+    changes = [{"seed": 1}, {"seed": 2}, {"source": "scratch"}, {"seed": 1, "epochs": 2}, {"energy_weight": 5.0}]
+    for options in changes:
         retrain_subnet(trained, 1, **{"epochs": 1, "progress": False, **options})
     stored = [key for key in trained.study.user_attrs if key.startswith("retrained:")]
     assert len(stored) == len(hashes(trained)) == len(set(hashes(trained).values()))
@@ -101,7 +104,7 @@ def test_energy_in_the_loss_is_counted_as_the_study_counts_it(tmp_path: Path) ->
 
 
 def test_the_largest_is_shown_retrained_if_that_was_done(trained: Trained) -> None:
-    options = {"source": "scratch", "seed": 9, "epochs": 1, "progress": False}
+    options: dict[str, Any] = {"source": "scratch", "seed": 9, "epochs": 1, "progress": False}
     largest = retrain_subnet(trained, 0, **options)
     assert [row.role for row in largest.rows] == ["inherited", "retrained"]
     done = retrain_subnet(trained, 1, **options)
@@ -110,7 +113,7 @@ def test_the_largest_is_shown_retrained_if_that_was_done(trained: Trained) -> No
 
 
 def test_an_interrupted_one_goes_on(study: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = {"seed": 4, "epochs": 3, "progress": False}
+    options: dict[str, Any] = {"seed": 4, "epochs": 3, "progress": False}
     with interruption(2):
         retrain_subnet(open_trained("tiny", storage=study), 1, **options)
     epochs = []
@@ -124,7 +127,7 @@ def test_an_interrupted_one_goes_on(study: str, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_crash_before_the_study_knows_costs_nothing(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = {"seed": 5, "epochs": 1, "progress": False}
+    options: dict[str, Any] = {"seed": 5, "epochs": 1, "progress": False}
     with monkeypatch.context() as patch:
         patch.setattr(type(trained.study), "set_user_attr", lambda *args: (_ for _ in ()).throw(Interrupted()))
         with pytest.raises(Interrupted):
@@ -168,7 +171,7 @@ def test_a_recipe_that_diverges_is_a_users_mistake(trained: Trained) -> None:
 
 
 def test_a_damaged_result_is_refused(trained: Trained) -> None:
-    options = {"seed": 6, "epochs": 1, "progress": False}
+    options: dict[str, Any] = {"seed": 6, "epochs": 1, "progress": False}
     done = retrain_subnet(trained, 1, **options)
     facts = json.loads((done.folder / "model.json").read_text())
     (done.folder / "model.json").write_text(json.dumps({**facts, "weights_hash": "0" * 64}))

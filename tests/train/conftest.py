@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from spikesearch.config import TrainConfig
-from spikesearch.config.data import DigitsData
 from spikesearch.data import load_data
+from spikesearch.data.kinds.digits import DigitsData
 from spikesearch.nn import Supernet
 from spikesearch.space import SearchSpace
 

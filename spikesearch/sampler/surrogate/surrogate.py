@@ -9,8 +9,8 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import ndtr  # type: ignore[import-untyped]
-from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+from scipy.special import ndtr
+from threadpoolctl import ThreadpoolController
 
 from spikesearch.fitness import pareto_front
 from spikesearch.sampler.domain import Domain, Genome
@@ -218,7 +218,8 @@ def _improvement(
 
     def scalar(points: np.ndarray) -> np.ndarray:
         scaled = weights * (points - ideal) / span
-        return scaled.max(axis=-1) + 0.05 * scaled.sum(axis=-1)
+        values: np.ndarray = scaled.max(axis=-1) + 0.05 * scaled.sum(axis=-1)
+        return values
 
     best = scalar(targets).min()
     return lambda mean, std: np.maximum(best - scalar(mean + noise * std), 0.0).mean(axis=0)

@@ -47,11 +47,12 @@ def create(study: optuna.Study, space: SearchSpace, params: Mapping[str, Any], w
         params: Optuna parameters of the architecture.
         worker: Who runs it.
     """
-    arch = space.architecture(params)
+    arch, distributions = space.architecture(params), space.distributions()
+    params = space.params(arch)
     template = create_trial(
         state=TrialState.RUNNING,
-        params=space.params(arch),
-        distributions=dict(space.distributions(arch.depth)),
+        params=params,
+        distributions={name: distributions[name] for name in params},
         user_attrs={"arch": arch.key, "worker": worker.to_dict()},
     )
     return study._storage.get_trial(study._storage.create_new_trial(study._study_id, template_trial=template))

@@ -6,15 +6,30 @@ import gzip
 import math
 import zlib
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from spikesearch.config.data import IdxData
-from spikesearch.data.augment import image_augmenter
-from spikesearch.data.bundle import ArrayStore, Source
+from spikesearch.config.data import ImageSection, PathText
+from spikesearch.data.kind import Inference, Kind, register
 from spikesearch.errors import DataError, DataNotFoundError
 
+if TYPE_CHECKING:
+    from spikesearch.data.bundle import Source
+
+_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 _UNSIGNED_BYTE = 8
+
+
+class IdxData(ImageSection):
+    """MNIST-like idx files: ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``, ``t10k-...``, plain or ``.gz``.
+
+    Args:
+        path: The folder that holds the four files; without ``t10k-...`` the training files are divided in three.
+    """
+
+    kind: Literal["idx"]
+    path: PathText
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -43,13 +58,16 @@ def read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 
 
-def load_idx(config: IdxData) -> Source:
+def load(config: IdxData) -> Source:
     """Read the training files and, if there are any, the test files of a folder.
 
     Raises:
         DataNotFoundError: If the training files are not there.
         DataError: If a file is damaged or images and labels do not belong together.
     """
+    from spikesearch.data.augment import image_augmenter
+    from spikesearch.data.bundle import ArrayStore, Source
+
     folder = Path(config.path)
     parts = [_pair(folder, ("train",), required=True), _pair(folder, ("t10k", "test"), required=False)]
     images, labels, test = [], [], []
@@ -76,20 +94,29 @@ def load_idx(config: IdxData) -> Source:
     )
 
 
-def find_idx(folder: Path, names: tuple[str, ...], what: str) -> Path | None:
+def infer(folder: Path) -> Inference | None:
+    """See :class:`spikesearch.data.Kind`."""
+    if not folder.is_dir() or _find(folder, ("train",), "images") is None:
+        return None
+    from spikesearch.data.infer import of_images
+
+    return of_images(load(IdxData(kind="idx", path=str(folder))))
+
+
+def _find(folder: Path, names: tuple[str, ...], what: str) -> Path | None:
     """Return the file of a folder whose name holds one of ``names``, ``what`` and ``idx``, if there is one."""
-    found = sorted(
+    matching = (
         file
         for file in folder.iterdir()
         if file.is_file() and what in file.name and "idx" in file.name and any(name in file.name for name in names)
     )
-    return found[0] if found else None
+    return min(matching, default=None)
 
 
 def _pair(folder: Path, names: tuple[str, ...], *, required: bool) -> tuple[np.ndarray, np.ndarray] | None:
     if not folder.is_dir():
         raise DataNotFoundError(f"`data.path` must be a folder of idx files, but {folder} is none.")
-    images_file, labels_file = find_idx(folder, names, "images"), find_idx(folder, names, "labels")
+    images_file, labels_file = _find(folder, names, "images"), _find(folder, names, "labels")
     if images_file is None and labels_file is None and not required:
         return None
     if images_file is None or labels_file is None:
@@ -101,3 +128,15 @@ def _pair(folder: Path, names: tuple[str, ...], *, required: bool) -> tuple[np.n
     if labels.ndim != 1 or len(labels) != len(images):
         raise DataError(f"{labels_file} must hold one label per image ({len(images)}), but got {labels.shape}.")
     return images, labels
+
+
+register(
+    Kind(
+        "idx",
+        IdxData,
+        "MNIST-like idx files (MNIST, Fashion-MNIST, KMNIST)",
+        f"{', '.join(_FILES)}, plain or .gz",
+        load,
+        infer,
+    )
+)

@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
-from spikesearch.config.data import TorchvisionData
-from spikesearch.data.augment import image_augmenter
-from spikesearch.data.bundle import ArrayStore, Source
+from spikesearch.config.data import ImageSection, PathText
+from spikesearch.data.kind import Inference, Kind, register
 from spikesearch.errors import DataError, DataNotFoundError
 
+if TYPE_CHECKING:
+    from spikesearch.data.bundle import Source
 
-def load_cifar(config: TorchvisionData) -> Source:
+_FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
+
+
+class TorchvisionData(ImageSection):
+    """CIFAR-10 or CIFAR-100 as torchvision stores them.
+
+    Args:
+        path: torchvision's ``root``, which holds ``cifar-10-batches-py`` or ``cifar-100-python``.
+        download: Fetch the files when they are missing. Nothing is downloaded unless this is set.
+    """
+
+    kind: Literal["cifar10", "cifar100"]
+    path: PathText
+    download: bool = False
+
+
+def load(config: TorchvisionData) -> Source:
     """Read both parts of the data set; fetch them first if ``download`` is set.
 
     Raises:
         DataNotFoundError: If the files are not there, or damaged, and must not be downloaded.
         DataError: If the download fails.
     """
+    import numpy as np
     from torchvision import datasets
+
+    from spikesearch.data.augment import image_augmenter
+    from spikesearch.data.bundle import ArrayStore, Source
 
     dataset = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[config.kind]
     try:
@@ -40,4 +61,26 @@ def load_cifar(config: TorchvisionData) -> Source:
         tuple(parts[0].classes),
         defined_test=np.arange(len(labels)) >= len(parts[0]),
         augment=None if config.augment is None else image_augmenter(config.augment),
+    )
+
+
+def infer(kind: str, folder: Path) -> Inference | None:
+    """See :class:`spikesearch.data.Kind`."""
+    if not (folder / _FOLDERS[kind]).is_dir():
+        return None
+    from spikesearch.data.infer import of_images
+
+    return of_images(load(TorchvisionData.model_validate({"kind": kind, "path": str(folder)})))
+
+
+for _kind, _title in (("cifar10", "CIFAR-10"), ("cifar100", "CIFAR-100")):
+    register(
+        Kind(
+            _kind,
+            TorchvisionData,
+            f"{_title} through torchvision",
+            f"{_FOLDERS[_kind]}/, or --download",
+            load,
+            partial(infer, _kind),
+        )
     )
