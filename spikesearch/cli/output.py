@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from spikesearch.audit.fidelity import Fidelity
+    from spikesearch.audit.fidelity_result import Fidelity
     from spikesearch.study.results import StudyResult, TrialResult
     from spikesearch.subnet.retrain import Retraining
 
