@@ -40,7 +40,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check types with mypy, against the types of what is used: strictly in the package, plainly around it."""
-    session.install(*CONSTRAINTS, "-e", ".[test,onnx,nir]", "mypy", "nox", "types-psutil", "types-PyYAML")
+    session.install(*CONSTRAINTS, "-e", ".[test,onnx,nir]", "mypy", "types-psutil", "types-PyYAML")
     session.run("mypy", "--strict", "spikesearch")
     session.run("mypy", *session.posargs)
 

@@ -47,7 +47,7 @@ from spikesearch.scoring.network import calibrate_network, score_network
 from spikesearch.space import Architecture
 from spikesearch.study.results import TrialResult
 from spikesearch.study.run import run_study
-from spikesearch.study.trained import Trained, open_trained
+from spikesearch.study.session import Session, open_trained
 from spikesearch.subnet.retrain import retrain_subnet
 from spikesearch.train.checkpoint import CheckpointFolder
 from spikesearch.train.network import Source, fresh_network, train_network
@@ -120,7 +120,7 @@ def main() -> None:
 # --- one seed -------------------------------------------------------------------------------------
 
 
-def searched(config: StudyConfig, seed: int, folder: Path, device: str) -> Trained:
+def searched(config: StudyConfig, seed: int, folder: Path, device: str) -> Session:
     """Return the finished study of a seed."""
     storage = f"sqlite:///{folder / 'spikesearch.db'}"
     run_study(config.model_copy(update={"seed": seed}), storage=storage, device=device, progress=False)
@@ -139,7 +139,7 @@ class Seed:
         grid_limit: Up to how many uniform architectures are all scored.
     """
 
-    trained: Trained
+    trained: Session
     folder: Path
     device: str
     rates: tuple[float, ...]
@@ -173,7 +173,7 @@ class Seed:
     # --- architectures that share the supernet ---
 
     def arms(self) -> list[Arm]:
-        scores = InheritedScores(self.trained.scorer, self.config.constraints, self.folder / "scores.json")
+        scores = InheritedScores(self.trained.scorer(), self.config.constraints, self.folder / "scores.json")
         return search_arms(self.config, self.trained.results().trials, scores, grid_limit=self.grid_limit)
 
     def arm_facts(self, arm: Arm) -> Row:
@@ -192,7 +192,7 @@ class Seed:
         """Return a trial's figures with inherited weights."""
 
         def test() -> Row:
-            return {"test": self.trained.scorer.score(trial.architecture, "test").accuracy}
+            return {"test": self.trained.scorer().score(trial.architecture, "test").accuracy}
 
         return {
             "architecture": trial.describe(),
@@ -211,7 +211,7 @@ class Seed:
             rows[f"largest alone, T {steps}"] = self.kept(f"alone-T{steps}", partial(self.alone, arch))
         rows[TWICE] = self.kept("alone-twice", lambda: self.alone(largest, times=2))
         esnn = arms[0].recommended
-        params = self.trained.scorer.count_parameters(largest)
+        params = self.trained.scorer().count_parameters(largest)
         macs = esnn.energy_uJ * 1e6 / self.config.scoring.mac_pj
         for family in families(largest, self.data):
             width = family.nearest(params, count_parameters)
@@ -239,7 +239,7 @@ class Seed:
         recipe = self.config.train.model_copy(update=changes)
         checkpoints = self.folder / f"checkpoints-{arch.key}-{times}-{energy_weight}"
         done = train_network(
-            fresh_network(self.trained.scorer.extract(arch), self.config.seed),
+            fresh_network(self.trained.scorer().extract(arch), self.config.seed),
             self.data,
             recipe,
             seed=self.config.seed,
@@ -257,7 +257,7 @@ class Seed:
         history = supernet_facts(self.trained.folder)["history"]
 
         def make() -> Row:
-            return self.measured(self.trained.scorer.extract(arch), work(self.config.train, self.data, history))
+            return self.measured(self.trained.scorer().extract(arch), work(self.config.train, self.data, history))
 
         return self.kept(f"inherited-{arch.key}", make)
 

@@ -32,7 +32,7 @@ from spikesearch.nn import Supernet
 from spikesearch.nn.lif import ElasticLIF
 from spikesearch.scoring import Scorer
 from spikesearch.space import Architecture, SearchSpace
-from spikesearch.study.prepare import new_supernet
+from spikesearch.study.assembly import new_supernet
 from spikesearch.study.results import StudyResult, read_results
 from spikesearch.study.run import run_study
 from spikesearch.train import SandwichStrategy, Trainer, load_supernet

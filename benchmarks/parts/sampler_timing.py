@@ -157,7 +157,7 @@ def _our_run(url: str, surrogate: bool | None) -> Callable[[int], None]:
         done += n
         worker = Worker.here(f"{done}")
         Search(
-            study, SPACE, score, lock=store.locked(name), worker=worker,
+            study, SPACE, score, lock=store.lock(name), worker=worker,
             budget=Budget(run=worker.run, further=n, total=done), num_classes=10,
         ).run()  # fmt: skip
 

@@ -101,14 +101,14 @@ def compare(
     """
     n = len(truth)
     counts = resample(n, seed=seed)
-    found = {name: correlations(np.asarray(scores), truth, counts, bins=bins) for name, scores in rankings.items()}
-    first = next(iter(found))
+    both = {name: correlations(np.asarray(scores), truth, counts, bins=bins) for name, scores in rankings.items()}
+    first = next(iter(both))
     return Comparison(
         n=n,
-        rankings={name: _agreement(n, *both) for name, both in found.items()},
+        rankings={name: _agreement(n, *values) for name, values in both.items()},
         lead={
-            name: _agreement(n, *(ours - theirs for ours, theirs in zip(found[first], both, strict=True)))
-            for name, both in found.items()
+            name: _agreement(n, *(ours - theirs for ours, theirs in zip(both[first], values, strict=True)))
+            for name, values in both.items()
             if name != first
         },
     )
@@ -210,7 +210,7 @@ def _quotient(n: int, over: np.ndarray, under: np.ndarray) -> Estimate:
     if not under[0] > 0:
         return Estimate(None, None, None)
     angle = _estimate(n, np.arctan2(over, under))
-    return Estimate(*(_tangent(each) for each in (angle.value, angle.low, angle.high)))
+    return Estimate(_tangent(angle.value), _tangent(angle.low), _tangent(angle.high))
 
 
 def _tangent(angle: float | None) -> float | None:

@@ -28,7 +28,7 @@ def doctor(
 ) -> None:
     """Look for what most often spoils a study and say what to do; findings are no error."""
     from spikesearch.audit.doctor import diagnose
-    from spikesearch.study.trained import open_trained
+    from spikesearch.study.session import open_trained
 
     quiet_optuna()
     findings = diagnose(open_trained(name, storage=storage, run_dir=run_dir, device=device))

@@ -44,7 +44,8 @@ def extract(
     run_dir: RunDirOption = None,
 ) -> None:
     """Write a trial's network with its inherited weights, and print the folder."""
-    from spikesearch.study.trained import extract_subnet, open_trained
+    from spikesearch.study.session import open_trained
+    from spikesearch.subnet.extract import extract_subnet
 
     print(extract_subnet(open_trained(name, storage=storage, run_dir=run_dir), trial, output))
 
@@ -60,7 +61,8 @@ def evaluate(
     chosen: FormatOption = Format.table,
 ) -> None:
     """Score a trial's network with inherited weights again, and show its energy layer by layer."""
-    from spikesearch.study.trained import evaluate_subnet, open_trained
+    from spikesearch.study.session import open_trained
+    from spikesearch.subnet.evaluate import evaluate_subnet
 
     trained = open_trained(name, storage=storage, run_dir=run_dir, device=device)
     evaluation = evaluate_subnet(trained, trial, split.value)
@@ -100,7 +102,7 @@ def retrain(
     chosen: FormatOption = Format.table,
 ) -> None:
     """Train a trial's network by itself, or what is left of that, and compare it on the test split; done once."""
-    from spikesearch.study.trained import open_trained
+    from spikesearch.study.session import open_trained
     from spikesearch.subnet.retrain import retrain_subnet
 
     trained = open_trained(name, storage=storage, run_dir=run_dir, device=device)
@@ -144,7 +146,7 @@ def export(
     device: DeviceOption = "cpu",
 ) -> None:
     """Write a network for other tools, with a model card, checked on real images; print the folder."""
-    from spikesearch.study.trained import open_trained
+    from spikesearch.study.session import open_trained
     from spikesearch.subnet.export import export_subnet
 
     trained = open_trained(name, storage=storage, run_dir=run_dir, device=device)

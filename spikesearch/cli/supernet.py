@@ -35,7 +35,7 @@ def train(
     download: DownloadOption = False,
 ) -> None:
     """Train the supernet of a study, or what is left of that, and print the study's name; no trial is run."""
-    from spikesearch.study.run import open_session
+    from spikesearch.study.session import open_session
 
     session = open_session(
         what, storage=storage, study_name=study_name, run_dir=run_dir, device=device, download=download
@@ -52,9 +52,9 @@ def info(
     chosen: FormatOption = Format.table,
 ) -> None:
     """Show the supernet of a study: size, hash, training."""
-    from spikesearch.study.trained import supernet_info
+    from spikesearch.study.session import open_study
 
-    facts = supernet_info(name, storage=storage, run_dir=run_dir)
+    facts = open_study(name, storage=storage, run_dir=run_dir).supernet_info()
     rows = [(key, _text(value)) for key, value in facts.items()]
     emit(
         facts,
@@ -79,7 +79,7 @@ def fidelity(
 ) -> None:
     """Train architectures alone, or what is left of that, and tell how well inherited weights rank them."""
     from spikesearch.audit.fidelity import measure_fidelity
-    from spikesearch.study.trained import open_trained
+    from spikesearch.study.session import open_trained
 
     trained = open_trained(name, storage=storage, run_dir=run_dir, device=device)
     print_fidelity(measure_fidelity(trained, n=n, epochs=epochs), chosen)

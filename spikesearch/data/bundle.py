@@ -152,6 +152,7 @@ class DataBundle:
         class_names: One name per class.
         fingerprint: Hash of content and splits, 16 hexadecimal digits.
         notes: What a reader should know, such as a folder that is not used.
+        rereads: Of these, what spikesearch 0.1.0 read in another way.
         skipped: One message for every unusable file that was left out because that was asked for.
     """
 
@@ -165,7 +166,13 @@ class DataBundle:
     class_names: tuple[str, ...]
     fingerprint: str
     notes: tuple[str, ...] = ()
+    rereads: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+
+    @property
+    def majority_share(self) -> float:
+        """Share of the most frequent class of the search split: what always answering it scores."""
+        return float(torch.bincount(self.search.labels).max()) / len(self.search)
 
     def summary(self) -> str:
         """Return one line: counts, shape, classes, files left out, fingerprint."""
@@ -191,6 +198,7 @@ class Source:
         augment: Makes the augmenter of the training split, once the normalisation is known.
         events: Whether samples are event frames [T, C, H, W].
         notes: See :class:`DataBundle`.
+        rereads: See :class:`DataBundle`.
         skipped: See :class:`DataBundle`.
         files_hash: Returns a hash of the names and sizes of the files behind the samples; ``None`` where the samples
             always fit in memory.
@@ -203,6 +211,7 @@ class Source:
     augment: Callable[[Normalisation], Augmenter] | None = None
     events: bool = False
     notes: tuple[str, ...] = ()
+    rereads: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     files_hash: Callable[[], str] | None = None
 
@@ -246,6 +255,7 @@ def bundle(source: Source, indices: SplitIndices) -> DataBundle:
         class_names=source.class_names,
         fingerprint=_fingerprint(source, indices),
         notes=source.notes,
+        rereads=source.rereads,
         skipped=source.skipped,
     )
 

@@ -59,14 +59,11 @@ def _input(net: Spikformer, description: Mapping[str, Any]) -> str:
 
 def _architecture(net: Spikformer) -> list[str]:
     arch = net.arch
-    rows: list[tuple[Any, ...]] = [("stem", "", "", f"{arch.stem.v_threshold:g}", f"{arch.stem.tau:g}")]
-    for i, block in enumerate(arch.blocks):
-        rows.append((f"block {i}", block.num_heads, f"{block.mlp_ratio:g}", f"{block.v_threshold:g}", f"{block.tau:g}"))
     stages = ", ".join(str(stage) for stage in net.pool_stages) or "none"
     return [
         "## Architecture",
         "",
-        *markdown_table(("", "heads", "MLP ratio", "threshold", "tau"), rows),
+        *markdown_table(*arch.table()),
         "",
         f"Stem stages that end in a max-pooling: {stages}. Residual connections: {RESIDUALS[net.residual].title}. "
         f"Key: `{arch.key}`.",

@@ -117,8 +117,6 @@ def read_facts(folder: str | Path) -> dict[str, Any]:
             f"{path} has format version {version}, newer than this spikesearch understands ({FORMAT_VERSION}); "
             "upgrade spikesearch."
         )
-    if isinstance(facts.get("model"), dict):
-        facts["model"].setdefault("residual", "add")  # 0.1.0 knew nothing else
     return facts
 
 

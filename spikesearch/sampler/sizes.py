@@ -1,4 +1,4 @@
-"""How large architectures are, from their genes alone: features that a model of accuracy and energy learns from."""
+"""How large architectures are, from the list of their units: features that models of a study learn from."""
 
 from __future__ import annotations
 
@@ -8,25 +8,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from spikesearch.space import BlockSpec, SearchSpace
-
-# Over the squared width. The stem's 3x3 convolutions have widths D/8, D/4, D/2, D, and a D to D one encodes positions.
-STEM_SHARE = 9 * (1 / 32 + 1 / 8 + 1 / 2 + 1)
-
-
-def block_share(block: BlockSpec) -> float:
-    """Return the weights of a block over the squared width: its operations per token, without products of spikes."""
-    return 4 + 2 * block.mlp_ratio
+    from spikesearch.space import SearchSpace
 
 
 class RelativeSizes:
-    """Parameters, and dense operations per token without products of spikes, as logarithms; 0 for the largest.
+    """Weights, and operations per token over all time steps, as logarithms; 0 for the largest architecture.
+
+    Products of spikes, the layer that sees the images, and the head are left out.
 
     Args:
         space: The space of the architectures.
     """
 
     def __init__(self, space: SearchSpace) -> None:
+        from spikesearch.nn.units import block_share, stem_share
+
         names = list(space.parameters)
         self._width, self._steps = names.index("embed_dim"), names.index("time_steps")
         self._widths = np.array(space.embed_dims, dtype=float)
@@ -40,8 +36,8 @@ class RelativeSizes:
             values = {gene: choices[place] for (gene, choices), place in zip(rows, places, strict=True)}
             self._blocks[places] = block_share(replace(space.largest.blocks[0], **values))
         self._blocks[(-1,) * len(rows)] = 0.0  # all genes are inactive: there is no such block
-        largest = space.largest
-        self._most = largest.embed_dim**2 * (sum(map(block_share, largest.blocks)) + STEM_SHARE)
+        self._stem, largest = stem_share(), space.largest
+        self._most = largest.embed_dim**2 * (sum(map(block_share, largest.blocks)) + self._stem)
 
     def __call__(self, indices: np.ndarray) -> np.ndarray:
         """Return the two columns; shape ``[genomes, 2]``.
@@ -50,6 +46,6 @@ class RelativeSizes:
             indices: Which choice each gene has, -1 for an inactive gene; shape ``[genomes, genes]``.
         """
         blocks = self._blocks[tuple(indices[:, columns] for columns in self._columns)].sum(axis=1)
-        parameters = self._widths[indices[:, self._width]] ** 2 * (blocks + STEM_SHARE)
+        parameters = self._widths[indices[:, self._width]] ** 2 * (blocks + self._stem)
         operations = parameters * self._shares[indices[:, self._steps]]
         return np.log(np.stack([parameters, operations], axis=1) / self._most)

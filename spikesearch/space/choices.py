@@ -114,15 +114,15 @@ class Choices:
 
     @cached_property
     def _patterns(self) -> list[tuple[dict[str, Any], list[str], int]]:
-        """What the genes that others depend on may be, which others exist then, and how many combinations these have."""
+        """What the genes that others depend on may be, the others that exist then, and the combinations of those."""
         controlling = {name for name, _ in self.conditions.values()}
         patterns: list[dict[str, Any]] = [{}]
         for name in self.values:
             if name in controlling:
                 patterns = [
-                    {**pattern, name: value} if self._exists(name, pattern) else pattern
+                    {**pattern, **chosen}
                     for pattern in patterns
-                    for value in (self.values[name] if self._exists(name, pattern) else (None,))
+                    for chosen in ([{name: v} for v in self.values[name]] if self._exists(name, pattern) else [{}])
                 ]
         result = []
         for pattern in patterns:

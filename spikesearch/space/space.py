@@ -323,6 +323,9 @@ class SearchSpace(_Lists):
         check_keys("space", data, LISTS, [name for name, gene in LISTS.items() if gene.default is None])
         return cls(**data)
 
+    def __getstate__(self) -> dict[str, tuple[Any, ...]]:
+        return {name: getattr(self, name) for name in LISTS}  # without what is cached
+
     # --- helpers ------------------------------------------------------------------------------------------------------
 
     @cached_property

@@ -22,7 +22,6 @@ from spikesearch.io import atomic_write_bytes, atomic_write_json, not_writable, 
 
 FORMAT_VERSION = 1
 _TENSORS, _FACTS = "state.safetensors", "state.json"
-_EARLIER = {"residual": "add"}  # what 0.1.0, which knew nothing else, did not write
 
 
 @dataclass(frozen=True)
@@ -190,13 +189,13 @@ def check_identity(path: Path, facts: Mapping[str, Any], identity: Mapping[str, 
     Raises:
         CheckpointError: The message names the first thing that differs.
     """
-    found = facts.get("identity")
-    found = _EARLIER | (found if isinstance(found, dict) else {})
-    wanted = _EARLIER | json.loads(json.dumps(identity))
-    for key in {**found, **wanted}:
-        if found.get(key) != wanted.get(key):
+    stored = facts.get("identity")
+    stored = stored if isinstance(stored, dict) else {}
+    wanted = json.loads(json.dumps(identity))
+    for key in {**stored, **wanted}:
+        if stored.get(key) != wanted.get(key):
             raise CheckpointError(
-                f"{path} belongs to another training: its `{key}` is {_short(found.get(key))}, but here it is "
+                f"{path} belongs to another training: its `{key}` is {_short(stored.get(key))}, but here it is "
                 f"{_short(wanted.get(key))}. Use another study name or --run-dir; if nobody needs that training any "
                 f"more, remove {path} to train anew."
             )

@@ -26,6 +26,7 @@ from spikesearch.energy import EnergyModel
 from spikesearch.errors import ConfigError, TrainingError
 from spikesearch.nn.elastic import ElasticBatchNorm
 from spikesearch.nn.lif import set_surrogate_slope
+from spikesearch.nn.network import Network
 from spikesearch.streams import MIXUP, TRAINING_ORDER
 from spikesearch.train.checkpoint import Checkpoint, CheckpointFolder
 from spikesearch.train.distributed import Team, shares
@@ -40,8 +41,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Younger than the first checkpoints.
-_NEWER_KEYS = frozenset({"accumulate", "sync_batch_norm", "drop_path", "surrogate_slope", "energy_weight"})
+# Keys that an identity names only where they change something; one that is added to the recipe joins them, so that what
+# was trained without it stays the same training.
+_OPTIONAL_KEYS = frozenset({"accumulate", "sync_batch_norm", "drop_path", "surrogate_slope", "energy_weight"})
 # What may change when training is resumed: the weights do not depend on it, or by rounding alone, as on the device.
 FREE_KEYS = frozenset({"checkpoint_every_epochs", "compile"})
 
@@ -145,7 +147,10 @@ class Trainer:
         self.ema: ModelEmaV3 | None = None
         if config.ema_decay is not None:
             self.ema = ModelEmaV3(model, decay=config.ema_decay, use_warmup=True)
-        self.drop_path = DropPath(model, config.drop_path) if config.drop_path else None
+        self.drop_path: DropPath | None = None
+        if config.drop_path:
+            assert isinstance(model, Network)
+            self.drop_path = DropPath(model, config.drop_path)
         self.energy = EnergyLoss(model, config.energy_weight, energy_model) if config.energy_weight else None
         self.history: list[dict[str, float]] = []
 
@@ -375,9 +380,8 @@ def recipe_identity(config: TrainConfig, energy_model: EnergyModel) -> dict[str,
     recipe = config.model_dump(mode="json", exclude={*FREE_KEYS})
     if config.energy_weight:
         recipe["energy_model"] = asdict(energy_model)
-    # left out where they change nothing, so that older checkpoints are still those of the same training
     fields = type(config).model_fields
-    return {key: value for key, value in recipe.items() if key not in _NEWER_KEYS or value != fields[key].default}
+    return {key: value for key, value in recipe.items() if key not in _OPTIONAL_KEYS or value != fields[key].default}
 
 
 @contextmanager

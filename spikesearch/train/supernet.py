@@ -104,7 +104,7 @@ def _train(
         raise TeamError(
             f"Process {team.rank} was given other data or another recipe than the first; make them the same."
         )
-    if team.from_first((run_dir / f"{NAME}.json").exists()):
+    if team.from_first(is_trained(run_dir)):
         finished = _load_finished(run_dir, wanted) if team.is_first else supernet
         return team.from_first(finished).to(device)
     # Built anew under the seed, so that the first weights depend on nothing else.
@@ -133,6 +133,11 @@ def _train(
     return final.eval()
 
 
+def is_trained(run_dir: Path) -> bool:
+    """Tell whether a folder holds a finished supernet; its facts are written last."""
+    return (run_dir / f"{NAME}.json").exists()
+
+
 def check_run_dir(
     supernet: Supernet,
     data: DataBundle,
@@ -148,9 +153,9 @@ def check_run_dir(
         CheckpointError: If it holds, finished or not, a supernet of another space, data set, recipe or seed.
     """
     wanted = _identity(supernet, data, config, seed, energy_model)
-    finished = Path(run_dir) / f"{NAME}.json"
-    if finished.exists():
-        check_identity(finished, load_facts(finished), wanted)
+    if is_trained(run_dir):
+        path = Path(run_dir) / f"{NAME}.json"
+        check_identity(path, load_facts(path), wanted)
     else:
         CheckpointFolder(Path(run_dir) / _STATES).check(wanted)
 
@@ -194,7 +199,7 @@ def supernet_facts(run_dir: Path) -> dict[str, Any]:
 
 
 def _finished(run_dir: Path) -> Checkpoint:
-    if not (run_dir / f"{NAME}.json").exists():
+    if not is_trained(run_dir):
         raise CheckpointError(f"There is no trained supernet in {run_dir}; train it with `spikesearch supernet train`.")
     return load_weights(run_dir, NAME)
 
@@ -230,7 +235,7 @@ def _build(shape: dict[str, Any]) -> Supernet:
         image_size=shape["image_size"],
         num_classes=shape["num_classes"],
         pool_stages=tuple(shape["pool_stages"]),
-        residual=shape.get("residual", "add"),  # files of 0.1.0 do not say
+        residual=shape["residual"],
     )
 
 

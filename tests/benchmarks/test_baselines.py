@@ -25,7 +25,7 @@ from spikesearch.fitness import hypervolume
 from spikesearch.nn import count_parameters
 from spikesearch.scoring import Scorer
 from spikesearch.space import SearchSpace
-from spikesearch.study.prepare import new_supernet
+from spikesearch.study.assembly import new_supernet
 from spikesearch.study.results import TrialResult
 
 SPACE = SearchSpace((16, 32), (1, 2), (2, 4), (1, 2), (0.6, 1.0), (2.0,), (1, 2))

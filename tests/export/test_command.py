@@ -18,7 +18,7 @@ from spikesearch.errors import ExportError, StudyError
 from spikesearch.export import ExportFormat, export_network, load_network, read_facts, save_network
 from spikesearch.study import run_study
 from spikesearch.study.results import find_trial
-from spikesearch.study.trained import Trained, open_trained
+from spikesearch.study.session import Session, open_trained
 from spikesearch.subnet.export import export_subnet
 from tests.commands import Result
 from tests.study.helpers import tiny_config
@@ -39,16 +39,16 @@ def cli_folder(workplace: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(workplace: Path) -> Trained:
+def trained(workplace: Path) -> Session:
     return open_trained("tiny", storage=f"sqlite:///{workplace / 'spikesearch.db'}")
 
 
-def test_a_trial_for_timm_from_the_command_line(workplace: Path, trained: Trained, cli: Callable[..., Result]) -> None:
+def test_a_trial_for_timm_from_the_command_line(workplace: Path, trained: Session, cli: Callable[..., Result]) -> None:
     done = cli("subnet", "export", "tiny", "--trial", 1, "--to", "timm", "--output", "net")
     assert (done.status, done.out) == (0, "net\n"), done.err
     model = timm.create_model(f"local-dir:{workplace / 'net'}", pretrained=True).eval()
     images = trained.data.test.images(range(100))
-    net = trained.scorer.extract(find_trial(trained.study, 1).architecture)
+    net = trained.scorer().extract(find_trial(trained.study, 1).architecture)
     assert torch.equal(model(images), net(images))
 
 
@@ -71,7 +71,7 @@ def test_the_command_line_takes_a_format_of_another_package(
     assert "'--to': 'class-lists' is not one of" in cli("subnet", "export", "tiny", "--to", "class-lists").complaint
 
 
-def test_the_card_and_the_facts_are_those_of_the_trial(trained: Trained) -> None:
+def test_the_card_and_the_facts_are_those_of_the_trial(trained: Session) -> None:
     folder = export_subnet(trained, 0)
     assert folder == trained.folder / "exports" / "0-safetensors"
     trial, facts = find_trial(trained.study, 0), read_facts(folder)
@@ -84,10 +84,10 @@ def test_the_card_and_the_facts_are_those_of_the_trial(trained: Trained) -> None
     assert all(f"### Convention `{name}`, by layer" in card for name in CONVENTIONS)
     assert facts["data"]["fingerprint"] in card
     images = trained.data.test.images(range(50))
-    assert torch.equal(load_network(folder)(images), trained.scorer.extract(trial.architecture)(images))
+    assert torch.equal(load_network(folder)(images), trained.scorer().extract(trial.architecture)(images))
 
 
-def test_the_facts_say_how_raw_images_are_normalised(trained: Trained) -> None:
+def test_the_facts_say_how_raw_images_are_normalised(trained: Session) -> None:
     from sklearn.datasets import load_digits
 
     facts = read_facts(export_subnet(trained, 0))
@@ -99,8 +99,8 @@ def test_the_facts_say_how_raw_images_are_normalised(trained: Trained) -> None:
     )  # every test image is one of the digits
 
 
-def test_a_retrained_network_is_exported_with_its_own_weights(trained: Trained, tmp_path: Path) -> None:
-    net = trained.scorer.extract(find_trial(trained.study, 0).architecture)
+def test_a_retrained_network_is_exported_with_its_own_weights(trained: Session, tmp_path: Path) -> None:
+    net = trained.scorer().extract(find_trial(trained.study, 0).architecture)
     torch.nn.init.normal_(net.head.weight)
     facts = {"study": "tiny", "trial": 0, "test_accuracy": 0.5, "retrained": {"from": "scratch"}}
     source = save_network(tmp_path / "retrained", net, facts)
@@ -116,7 +116,7 @@ def test_a_retrained_network_is_exported_with_its_own_weights(trained: Trained, 
         export_subnet(trained, network=stranger)
 
 
-def test_an_opset_without_onnx_is_refused_before_the_test_split_is_touched(trained: Trained) -> None:
+def test_an_opset_without_onnx_is_refused_before_the_test_split_is_touched(trained: Session) -> None:
     before = set(trained.study.user_attrs)
     with pytest.raises(ExportError, match="`opset` must be left out"):
         export_subnet(trained, 1, to="torch", opset=18)

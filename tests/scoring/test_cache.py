@@ -283,7 +283,7 @@ import numpy as np, psutil, torch
 from spikesearch.config import find_study_file, load_study_file
 from spikesearch.data import load_data
 from spikesearch.scoring import Scorer
-from spikesearch.study.prepare import new_supernet
+from spikesearch.study.assembly import new_supernet
 
 torch.set_num_threads(1)
 torch.manual_seed(0)

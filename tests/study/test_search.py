@@ -11,6 +11,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from spikesearch.fitness import f_aeb
+from spikesearch.storage.locks import NullLock
 from spikesearch.study.search.ledger import Ledger
 from spikesearch.study.search.trials import MAX_DEATHS, give_up
 from spikesearch.study.worker import Worker, running_here
@@ -127,15 +128,13 @@ def test_an_exhausted_space_ends_the_search() -> None:
 
 
 def test_time_that_is_over_starts_nothing(study: optuna.Study) -> None:
-    from contextlib import nullcontext
-
     from spikesearch.study.search.loop import Budget, Search
 
     loop = Search(
         study,
         space_of(study),
         formula,
-        lock=nullcontext(),
+        lock=NullLock(),
         worker=Worker.here("run"),
         budget=Budget("run", None, 5, deadline=0.0),
         num_classes=10,
