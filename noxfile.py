@@ -39,14 +39,18 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check the types of the package with mypy, against the types of what it uses."""
-    session.install(*CONSTRAINTS, "-e", ".[onnx,nir]", "mypy", "types-psutil", "types-PyYAML")
+    """Check types with mypy, against the types of what is used: strictly in the package, plainly around it."""
+    session.install(*CONSTRAINTS, "-e", ".[test,onnx,nir]", "mypy", "types-psutil", "types-PyYAML")
+    session.run("mypy", "--strict", "spikesearch")
     session.run("mypy", *session.posargs)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests; without arguments all of them, which must cover what pyproject.toml demands."""
+    """Run the tests; without arguments all of them, which must cover what pyproject.toml demands.
+
+    `nox -s tests -- -m "not slow"` leaves out those that train, or start commands, for more than a few seconds.
+    """
     session.install(*CONSTRAINTS, "-e", EVERYTHING)
     session.run("pytest", *(session.posargs or (*PARALLEL, "--cov")))
 
@@ -78,7 +82,7 @@ def wheel(session: nox.Session) -> None:
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Run benchmarks quickly, those named or all of them: `nox -s bench -- digits sampler`."""
-    session.install(*CONSTRAINTS, "-e", ".[test]")
+    session.install(*CONSTRAINTS, "-e", ".[test,plots]", "pymoo")
     for name in session.posargs or BENCHMARKS:
         session.run("python", f"benchmarks/{name}.py", "--quick")
 

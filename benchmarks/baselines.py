@@ -47,7 +47,7 @@ from spikesearch.scoring.network import calibrate_network, score_network
 from spikesearch.space import Architecture
 from spikesearch.study.results import TrialResult
 from spikesearch.study.run import run_study
-from spikesearch.study.trained import Trained, open_trained
+from spikesearch.study.session import Session, open_trained
 from spikesearch.subnet.retrain import retrain_subnet
 from spikesearch.train.checkpoint import CheckpointFolder
 from spikesearch.train.network import Source, fresh_network, train_network
@@ -85,7 +85,8 @@ def main() -> None:
     config = study_file(args.study, args.data_root)
     if load_data(config.data, seed=config.seed).frames is not None:
         arguments.error("--study must name a study of images; a ViT and a ResNet know no event frames.")
-    seeds, rates, limit = args.seeds, LEARNING_RATES, GRID_LIMIT
+    rates: tuple[float, ...] = LEARNING_RATES
+    seeds, limit = args.seeds, GRID_LIMIT
     if args.quick:
         train = config.train.model_copy(update={"epochs": 2})
         search = config.search.model_copy(update={"n_trials": 8})
@@ -119,7 +120,7 @@ def main() -> None:
 # --- one seed -------------------------------------------------------------------------------------
 
 
-def searched(config: StudyConfig, seed: int, folder: Path, device: str) -> Trained:
+def searched(config: StudyConfig, seed: int, folder: Path, device: str) -> Session:
     """Return the finished study of a seed."""
     storage = f"sqlite:///{folder / 'spikesearch.db'}"
     run_study(config.model_copy(update={"seed": seed}), storage=storage, device=device, progress=False)
@@ -138,7 +139,7 @@ class Seed:
         grid_limit: Up to how many uniform architectures are all scored.
     """
 
-    trained: Trained
+    trained: Session
     folder: Path
     device: str
     rates: tuple[float, ...]
@@ -172,7 +173,7 @@ class Seed:
     # --- architectures that share the supernet ---
 
     def arms(self) -> list[Arm]:
-        scores = InheritedScores(self.trained.scorer, self.config.constraints, self.folder / "scores.json")
+        scores = InheritedScores(self.trained.scorer(), self.config.constraints, self.folder / "scores.json")
         return search_arms(self.config, self.trained.results().trials, scores, grid_limit=self.grid_limit)
 
     def arm_facts(self, arm: Arm) -> Row:
@@ -191,7 +192,7 @@ class Seed:
         """Return a trial's figures with inherited weights."""
 
         def test() -> Row:
-            return {"test": self.trained.scorer.score(trial.architecture, "test").accuracy}
+            return {"test": self.trained.scorer().score(trial.architecture, "test").accuracy}
 
         return {
             "architecture": trial.describe(),
@@ -207,10 +208,10 @@ class Seed:
         rows: dict[str, Row] = {}
         for steps in self.config.space.search_space().time_steps:
             arch = Architecture(largest.embed_dim, steps, largest.stem, largest.blocks)
-            rows[f"largest alone, T {steps}"] = self.kept(f"alone-T{steps}", lambda arch=arch: self.alone(arch))
+            rows[f"largest alone, T {steps}"] = self.kept(f"alone-T{steps}", partial(self.alone, arch))
         rows[TWICE] = self.kept("alone-twice", lambda: self.alone(largest, times=2))
         esnn = arms[0].recommended
-        params = self.trained.scorer.count_parameters(largest)
+        params = self.trained.scorer().count_parameters(largest)
         macs = esnn.energy_uJ * 1e6 / self.config.scoring.mac_pj
         for family in families(largest, self.data):
             width = family.nearest(params, count_parameters)
@@ -238,7 +239,7 @@ class Seed:
         recipe = self.config.train.model_copy(update=changes)
         checkpoints = self.folder / f"checkpoints-{arch.key}-{times}-{energy_weight}"
         done = train_network(
-            fresh_network(self.trained.scorer.extract(arch), self.config.seed),
+            fresh_network(self.trained.scorer().extract(arch), self.config.seed),
             self.data,
             recipe,
             seed=self.config.seed,
@@ -256,7 +257,7 @@ class Seed:
         history = supernet_facts(self.trained.folder)["history"]
 
         def make() -> Row:
-            return self.measured(self.trained.scorer.extract(arch), work(self.config.train, self.data, history))
+            return self.measured(self.trained.scorer().extract(arch), work(self.config.train, self.data, history))
 
         return self.kept(f"inherited-{arch.key}", make)
 
@@ -290,7 +291,7 @@ class Seed:
     def conventional(self, family: Family, width: int) -> Row:
         """Train a conventional network with every learning rate; return that which is best on the search split."""
         rows = [
-            self.kept(f"{family.name}-{width}-{rate}", lambda rate=rate: self._conventional(family, width, rate))
+            self.kept(f"{family.name}-{width}-{rate}", partial(self._conventional, family, width, rate))
             for rate in self.rates
         ]
         return max(rows, key=lambda row: row["search"])
@@ -381,7 +382,11 @@ def claims(report: Report, runs: list[Row], hand_made: str) -> None:
             if any(run["arms"][arm]["equal_energy"][share] is None for run in runs for arm in ("ESNN", name)):
                 continue  # nothing so cheap was found
             for split in ("search", "test"):
-                points = 100 * difference(runs, name, lambda arm, s=share, k=split: arm["equal_energy"][s][k])
+
+                def best(arm: Any, share: str = share, split: str = split) -> float:
+                    return float(arm["equal_energy"][share][split])
+
+                points = 100 * difference(runs, name, best)
                 claim = f"ESNN minus {name}: best at {share} of the reference's energy, {split} points"
                 report.claim(claim, shown(points))
     uniform = sum(run["arms"]["ESNN"]["recommended_is_uniform"] for run in runs)

@@ -32,7 +32,7 @@ from spikesearch.nn import Supernet
 from spikesearch.nn.lif import ElasticLIF
 from spikesearch.scoring import Scorer
 from spikesearch.space import Architecture, SearchSpace
-from spikesearch.study.prepare import new_supernet
+from spikesearch.study.assembly import new_supernet
 from spikesearch.study.results import StudyResult, read_results
 from spikesearch.study.run import run_study
 from spikesearch.train import SandwichStrategy, Trainer, load_supernet
@@ -274,7 +274,7 @@ def attention(report: Report, runs: list[Run], count: int) -> None:
 def zeroed_attention(supernet: Supernet) -> Iterator[None]:
     """Set every attention product to zero; calibration happens behind it, so that biases adapt."""
     handles = [
-        block.attn.product.register_forward_hook(lambda module, args, out: torch.zeros_like(out))
+        block.get_submodule("attn.product").register_forward_hook(lambda module, args, out: torch.zeros_like(out))
         for block in supernet.blocks
     ]
     try:

@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 from parts.harness import Report, parser, study_file
 
-from spikesearch.audit.fidelity import TWICE, Fidelity, measure_fidelity
+from spikesearch.audit.fidelity import TWICE, measure_fidelity
+from spikesearch.audit.fidelity_result import Fidelity
 from spikesearch.audit.rank_statistics import Agreement, compare
 from spikesearch.config import StudyConfig
 from spikesearch.scoring import Scorer
-from spikesearch.study.run import open_session
-from spikesearch.study.trained import Trained, open_trained
+from spikesearch.study.session import Session, open_session, open_trained
 
 LIVE = 30
 PICTURE = "scatter.png"
@@ -60,7 +60,7 @@ def main() -> None:
     report.write(args.json)
 
 
-def measure(config: StudyConfig, folder: Path, wanted: int, device: str) -> tuple[Trained, Fidelity]:
+def measure(config: StudyConfig, folder: Path, wanted: int, device: str) -> tuple[Session, Fidelity]:
     storage = f"sqlite:///{folder.resolve() / 'spikesearch.db'}"
     began = time.perf_counter()
     open_session(config, storage=storage, device=device).train(progress=False)
@@ -75,13 +75,13 @@ def measure(config: StudyConfig, folder: Path, wanted: int, device: str) -> tupl
         n += wanted - len(done.live)
 
 
-def half_precision(trained: Trained, done: Fidelity) -> dict[str, Agreement]:
+def half_precision(trained: Session, done: Fidelity) -> dict[str, Agreement]:
     """Score the live networks with inherited weights in bfloat16; tell how well that ranks them."""
     config = trained.config.scoring.model_copy(update={"precision": "bfloat16"})
-    scorer = Scorer(trained.scorer.supernet, trained.data, config, device=trained.scorer.device)
+    scorer = Scorer(trained.scorer().supernet, trained.data, config, device=trained.scorer().device)
     reduced = np.array([scorer.score(network.arch).accuracy for network in done.live])
     full = np.array([network.inherited.accuracy for network in done.live])
-    alone = np.array([network.alone[0].accuracy for network in done.live])
+    alone = np.array([score.accuracy for network in done.live if (score := network.alone[0])])
     against_alone = compare({"float32": full, "bfloat16": reduced}, alone)
     return {
         "bfloat16 with float32, inherited": compare({"bfloat16": reduced}, full).rankings["bfloat16"],

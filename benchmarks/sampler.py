@@ -25,6 +25,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from parts.sampler_problems import (
     MixedZDT,
     Problem,
     RuggedTable,
+    Values,
 )
 from parts.sampler_timing import time_in_memory, time_on_sqlite
 from scipy.stats import mannwhitneyu
@@ -55,7 +57,7 @@ class SamplerReport(Report):
     rows: Sequence[str] | None = None
 
 
-Run = tuple[list[tuple[float, ...]], list[Any]]  # objective values and parameters, in order of evaluation
+Run = tuple[list[Values], list[Any]]  # objective values and parameters, in order of evaluation
 Maker = Callable[[Problem, int], optuna.samplers.BaseSampler]
 
 STOCK: dict[str, Maker] = {
@@ -72,15 +74,18 @@ ESNN: dict[str, Maker] = {
         problem.space, known_objectives=problem.known_objectives, seed=seed
     ),
 }
+PYMOO = {"pymoo NSGA-II 20": None} if find_spec("pymoo") else {}  # the row is left out where it is not installed
 SLOW = ("TPE", "TPE multivariate")  # too slow for the conditional toy's hundred parameters and thousand trials
 
 
 def run_optuna(problem: Problem, sampler: optuna.samplers.BaseSampler, n_trials: int) -> Run:
     """Run one study in memory."""
-    study = optuna.create_study(directions=list(problem.directions), sampler=sampler)
+    study = optuna.create_study(directions=problem.directions, sampler=sampler)
     study.optimize(problem, n_trials=n_trials)
     trials = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
-    return [tuple(trial.values) for trial in trials], [tuple(sorted(trial.params.items())) for trial in trials]
+    return [(trial.values[0], trial.values[1]) for trial in trials], [
+        tuple(sorted(trial.params.items())) for trial in trials
+    ]
 
 
 def shares(problem: Problem, run: Run, budgets: Sequence[int], *, unique: bool) -> list[float]:
@@ -106,7 +111,7 @@ def compare(
     print(f"\n{problem.name}: share of the hypervolume after {', '.join(map(str, budgets))} evaluations", flush=True)
     kept = report.details.get(problem.name, {}).get("rows", {})
     rows: dict[str, Any] = {}
-    for name, maker in {**makers, "pymoo NSGA-II 20": None}.items():
+    for name, maker in {**makers, **PYMOO}.items():
         if report.rows is not None and name not in report.rows:
             if name in kept:
                 rows[name] = kept[name]
@@ -117,7 +122,7 @@ def compare(
             for seed in range(seeds)
         ]
         milliseconds = (time.process_time() - started) / seeds / n_trials * 1e3
-        row = {
+        row: dict[str, Any] = {
             "seeds": seeds,
             "share": [shares(problem, run, budgets, unique=False) for run in runs],
             "share_unique": [shares(problem, run, budgets, unique=True) for run in runs],

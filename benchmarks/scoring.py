@@ -2,12 +2,12 @@
 
     python benchmarks/scoring.py [--images 2000] [--trials 200] [--device cpu] [--quick] [--json FILE]
 
-Replays ``proposals.json``, the first 200 architectures of a real search, on random 32x32 colour images and a supernet
-with random weights, in the order of the search. Every trial is scored four times in one process, side by side: by a
-scorer without any of what makes scoring fast (the base of all ratios: no cache, neurons in one PyTorch operation after
-the other, activity sums in float64), by one that has the compiled neurons, by today's without a cache, and by today's
-with its default cache. Scores must be equal. The speed does not depend on what weights and images mean, but on the
-firing rates a little; batch-norm calibration keeps them where training has them.
+Replays ``tables/proposals.json``, the first 200 architectures of a real search, on random 32x32 colour images and a
+supernet with random weights, in the order of the search. Every trial is scored four times in one process, side by side:
+by a scorer without any of what makes scoring fast (the base of all ratios: no cache, neurons in one PyTorch operation
+after the other, activity sums in float64), by one that has the compiled neurons, by today's without a cache, and by
+today's with its default cache. Scores must be equal. The speed does not depend on what weights and images mean, but on
+the firing rates a little; batch-norm calibration keeps them where training has them.
 
 The *reuse bound* is the multiplications of a scorer that computes everything over those that are really done. With a
 cache that never forgets it follows from the list alone; no cache can reach more.
@@ -34,8 +34,9 @@ from parts.noise import noise_bundle
 from parts.scoring_racing import replay_races
 from tables.scoring_proposals import FILE, load
 
-from spikesearch import Architecture, EnergyReport, Supernet, activity
+from spikesearch import Architecture, EnergyReport, Supernet
 from spikesearch.config import ScoringConfig
+from spikesearch.energy import measure
 from spikesearch.nn import lif
 from spikesearch.scoring import Scorer
 
@@ -47,11 +48,11 @@ HALF = 100
 def float64_sums() -> Iterator[None]:
     """Sum every input and output of every layer in float64, one by one."""
 
-    class Forgetful(activity._LastSpikes):
+    class Forgetful(measure._LastSpikes):
         def keep(self, spikes: torch.Tensor) -> float:
-            return activity._sum(spikes)
+            return measure._sum(spikes)
 
-    with mock.patch.object(activity, "count", activity._sum), mock.patch.object(activity, "_LastSpikes", Forgetful):
+    with mock.patch.object(measure, "count", measure._sum), mock.patch.object(measure, "_LastSpikes", Forgetful):
         yield
 
 

@@ -34,11 +34,11 @@ from spikesearch.data import load_data
 from spikesearch.energy import energy_model
 from spikesearch.scoring.calibration import calibration_images
 from spikesearch.scoring.network import calibrate_network, score_network
-from spikesearch.study.prepare import new_supernet
+from spikesearch.study.assembly import new_supernet
 from spikesearch.study.results import TrialResult, best_trial, read_results
-from spikesearch.study.run import open_session, run_study
+from spikesearch.study.run import run_study
+from spikesearch.study.session import open_session, open_trained
 from spikesearch.study.store import load_study
-from spikesearch.study.trained import open_trained
 from spikesearch.subnet.retrain import retrain_subnet
 from spikesearch.train.network import fresh_network, train_network
 

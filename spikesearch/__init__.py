@@ -6,10 +6,11 @@ nothing, and only what needs torch imports it.
 
 from __future__ import annotations
 
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from spikesearch import _moved
+from spikesearch._lazy import lazy_names
 from spikesearch.export.timm.hook import register_with_timm
 
 if TYPE_CHECKING:
@@ -57,16 +58,12 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'spikesearch' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value  # the next access does not come here
-    return value
+__getattr__ = lazy_names(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
+_moved.install()
 register_with_timm()  # without importing timm

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from spikesearch.errors import StorageError
+from spikesearch.storage.urls import backend_of
 from spikesearch.study.store import open_store
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def make_dashboard(storage: str | BaseStorage | None = None, *, port: int = 8080
 
     store = open_store(storage, create=False)
     # Without Optuna's cache: the dashboard has one of its own, and must see what other processes write.
-    app = wsgi(getattr(store.storage, "_backend", store.storage))
+    app = wsgi(backend_of(store.storage))
     try:
         return make_server(HOST, port, _local_only(app), server_class=_Server, handler_class=_QuietHandler)
     except OSError as error:

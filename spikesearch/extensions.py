@@ -52,6 +52,17 @@ class Registry(Mapping[str, T], Generic[T]):
         """Remove an entry that a program has added."""
         del self._entries[name]
 
+    def names(self) -> list[str]:
+        """Return the names without importing what they stand for.
+
+        A file, and an entry point, is called like the entry that it registers, a file with ``_`` for ``-``.
+        """
+        folder = import_module(self._package)
+        modules = (module.name for module in pkgutil.iter_modules(getattr(folder, "__path__", ())))
+        files = (name.replace("_", "-") for name in modules if not name.startswith("_"))
+        points = (point.name for point in entry_points(group=self.group))
+        return list(dict.fromkeys((*files, *points, *self._entries)))
+
     def __getitem__(self, name: str) -> T:
         return self._all()[name]
 

@@ -155,7 +155,8 @@ def pareto_front(losses: ArrayLike) -> np.ndarray:
     if not len(points):
         return np.zeros(0, dtype=bool)
     if points.shape[1] == 1:
-        return points[:, 0] == points.min()
+        lowest: np.ndarray = points[:, 0] == points.min()
+        return lowest
     if points.shape[1] == 2:
         unique, copies = np.unique(points, axis=0, return_inverse=True)
         best_before = np.minimum.accumulate(np.concatenate([[np.inf], unique[:, 1]]))[:-1]

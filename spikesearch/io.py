@@ -1,4 +1,4 @@
-"""Paths that users give, and writing files so that a crash never leaves half of one."""
+"""Paths that users give, reading JSON, and writing files so that a crash never leaves half of one."""
 
 from __future__ import annotations
 
@@ -76,6 +76,26 @@ def atomic_write_text(path: Path, text: str) -> None:
 def atomic_write_json(path: Path, data: Any) -> None:
     """Write indented JSON with :func:`atomic_write_bytes`; NaN and infinity are refused, JSON has no word for them."""
     atomic_write_text(path, json.dumps(data, indent=2, sort_keys=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, *, error: type[SpikesearchError], remedy: str, missing: str | None = None) -> Any:
+    """Return what a JSON file holds.
+
+    Args:
+        path: The file.
+        error: Raised if it is missing or corrupt.
+        remedy: What to do then, for the message.
+        missing: The whole message if it is missing, instead of one with the remedy.
+
+    Raises:
+        SpikesearchError: As ``error``.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise error(missing or f"{path} is missing; {remedy}") from None
+    except (OSError, ValueError) as problem:
+        raise error(f"{path} is corrupt ({problem}); {remedy}") from None
 
 
 def not_writable(path: Path, error: OSError) -> StorageError:

@@ -20,11 +20,12 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
-from scipy.special import stdtrit  # type: ignore[import-untyped]
+from scipy.special import stdtrit
 
 CONFIDENCE = 0.99
 _LOOKS = (1 / 8, 1 / 4, 1 / 2, 3 / 4)  # shares of the images
@@ -53,9 +54,9 @@ class Rival:
 
 def enter(front: Sequence[Rival], new: Rival) -> list[Rival]:
     """Return a front after another trial has finished: with it, and without those that it dominates, or unchanged."""
-    if any(one.dominates(new.accuracy, new.energy_uJ) for one in front):
+    if any(rival.dominates(new.accuracy, new.energy_uJ) for rival in front):
         return list(front)
-    return [*(one for one in front if not new.dominates(one.accuracy, one.energy_uJ)), new]
+    return [*(rival for rival in front if not new.dominates(rival.accuracy, rival.energy_uJ)), new]
 
 
 class Dominated(Exception):  # noqa: N818 - not an error, but how a race ends
@@ -68,6 +69,9 @@ class Dominated(Exception):  # noqa: N818 - not an error, but how a race ends
         dominated_by: Number of the trial that dominates both bounds.
     """
 
+    NAMES: ClassVar[tuple[str, ...]] = ("accuracy_bound", "energy_bound_uJ", "images_seen", "dominated_by")
+    """The arguments, under which a stopped trial keeps them as attributes."""
+
     def __init__(self, *, accuracy_bound: float, energy_bound_uJ: float, images_seen: int, dominated_by: int) -> None:
         super().__init__(
             f"after {images_seen} images at most {accuracy_bound:.4f} accurate and at least {energy_bound_uJ:.4g} uJ, "
@@ -79,8 +83,15 @@ class Dominated(Exception):  # noqa: N818 - not an error, but how a race ends
         self.dominated_by = dominated_by
 
     def to_dict(self) -> dict[str, float]:
-        """Return plain JSON types."""
+        """Return plain JSON types; the inverse of :meth:`of`."""
         return dict(vars(self))
+
+    @classmethod
+    def of(cls, attributes: Mapping[str, Any]) -> Dominated | None:
+        """Return how a trial with these attributes was stopped, or ``None`` if it was not."""
+        if "dominated_by" not in attributes:
+            return None
+        return cls(**{name: attributes[name] for name in cls.NAMES})
 
 
 class Race:
@@ -148,7 +159,7 @@ def most_correct(correct: int, seen: int, total: int, alpha: float) -> int:
     Returns:
         The largest number under which ``correct`` or fewer right answers are not less likely than ``alpha``.
     """
-    from scipy.stats import hypergeom  # type: ignore[import-untyped]
+    from scipy.stats import hypergeom
 
     possible = range(correct, total - seen + correct + 1)
     unlikely = bisect.bisect_left(

@@ -17,7 +17,7 @@ import torch
 
 from spikesearch import EnergyModel, load_study, run_study
 from spikesearch.export import load_network
-from spikesearch.study.trained import Trained, open_trained
+from spikesearch.study.session import Session, open_trained
 from spikesearch.train.strategies import ArchitectureDeck
 
 FROZEN = Path(__file__).parent / "data" / "v0.1.0"
@@ -39,7 +39,7 @@ def url(folder: Path) -> str:
 
 
 @pytest.fixture(scope="module", params=STUDIES)
-def trained(request: pytest.FixtureRequest, folder: Path) -> Trained:
+def trained(request: pytest.FixtureRequest, folder: Path) -> Session:
     return open_trained(request.param, storage=f"sqlite:///{folder}/spikesearch.db")
 
 
@@ -49,7 +49,7 @@ def test_the_next_proposals_are_the_same(name: str, url: str) -> None:
     assert [study.sampler.propose(study, number) for number in (16, 17, 40)] == EXPECTED[name]["next"]
 
 
-def test_the_space_is_the_same(trained: Trained) -> None:
+def test_the_space_is_the_same(trained: Session) -> None:
     expected = EXPECTED[trained.study.study_name]
     space = trained.config.space.search_space()
     assert space.size == expected["space"]["size"]
@@ -63,16 +63,16 @@ def test_the_space_is_the_same(trained: Trained) -> None:
     assert [other.key for other in space.neighbours(arch)] == expected["neighbours"]
 
 
-def test_training_draws_the_same_subnets(trained: Trained) -> None:
+def test_training_draws_the_same_subnets(trained: Session) -> None:
     deck = ArchitectureDeck(trained.config.space.search_space(), trained.config.seed)
     drawn = [deck.draw(epoch, index).key for epoch in (0, 5) for index in range(6)]
     assert drawn == EXPECTED[trained.study.study_name]["deck"]
 
 
-def test_every_trial_gets_the_same_score_again(trained: Trained) -> None:
+def test_every_trial_gets_the_same_score_again(trained: Session) -> None:
     images = len(trained.data.search)
     for trial in trained.study.trials:
-        score = trained.scorer.score(trained.config.space.search_space().architecture(trial.params))
+        score = trained.scorer().score(trained.config.space.search_space().architecture(trial.params))
         # another processor may decide a tie otherwise
         assert score.accuracy == pytest.approx(trial.values[0], abs=1.01 / images)
         assert score.energy_uJ == pytest.approx(trial.values[1], rel=1e-3)
@@ -80,10 +80,10 @@ def test_every_trial_gets_the_same_score_again(trained: Trained) -> None:
 
 
 @pytest.mark.parametrize("number", ["0", "1", "12", "13"])
-def test_every_layer_costs_the_same(trained: Trained, number: str) -> None:
+def test_every_layer_costs_the_same(trained: Session, number: str) -> None:
     expected = EXPECTED[trained.study.study_name]["layers"][number]
     arch = trained.config.space.search_space().architecture(trained.study.trials[int(number)].params)
-    net, images = trained.scorer.extract(arch), trained.data.search.images(range(64))
+    net, images = trained.scorer().extract(arch), trained.data.search.images(range(64))
     for convention in ("spikformer", "strict"):
         report = EnergyModel(convention).report(net, images)
         assert [layer.name for layer in report.layers] == list(expected[convention])
@@ -94,7 +94,7 @@ def test_every_layer_costs_the_same(trained: Trained, number: str) -> None:
     assert EnergyModel().report(net, images).first_layer_once_uJ == pytest.approx(
         expected["first_layer_once_uJ"], rel=1e-3
     )
-    assert trained.scorer.count_parameters(arch) == expected["params"]
+    assert trained.scorer().count_parameters(arch) == expected["params"]
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spikesearch.errors import StorageError
-from spikesearch.io import atomic_write_bytes, atomic_write_json, atomic_write_text
+from spikesearch.errors import CheckpointError, StorageError
+from spikesearch.io import atomic_write_bytes, atomic_write_json, atomic_write_text, read_json
 
 
 @given(before=st.none() | st.binary(), data=st.binary())
@@ -101,3 +101,21 @@ def test_a_killed_writer_leaves_the_old_or_the_new_file(tmp_path: Path) -> None:
         content = path.read_bytes()
         assert len(content) == size
         assert len(set(content)) == 1
+
+
+def test_json_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    data = {"b": [1, 2.5, None], "a": {"text": "\u00b5J"}}
+    atomic_write_json(tmp_path / "x.json", data)
+    assert read_json(tmp_path / "x.json", error=CheckpointError, remedy="") == data
+
+
+def test_json_that_cannot_be_read_is_the_error_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    with pytest.raises(CheckpointError, match=r"x\.json is missing; make it anew\.$"):
+        read_json(path, error=CheckpointError, remedy="make it anew.")
+    with pytest.raises(StorageError, match=r"^There is no study\.$"):
+        read_json(path, error=StorageError, remedy="make it anew.", missing="There is no study.")
+    for content in (b"{", b"", b"\xff\xfe"):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"x\.json is corrupt \(.+\); make it anew\.$"):
+            read_json(path, error=CheckpointError, remedy="make it anew.", missing="There is none.")

@@ -15,10 +15,23 @@ import yaml
 import spikesearch
 from spikesearch.config import load_study_file
 
+CHECKOUT = Path(__file__).resolve().parent.parent
+
 DESIGN = {
     *("Architecture", "BlockSpec", "SearchSpace", "Spikformer", "Supernet", "EnergyModel", "EnergyReport"),
     *("f_aeb", "ESNNSampler", "create_study", "load_study", "run_study"),
 }
+
+
+def python_blocks(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+EXAMPLES = [
+    pytest.param(page, number, id=f"{page.name}-{number}")
+    for page in (CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md")))
+    for number in range(len(python_blocks(page)))
+]
 
 
 def python(code: str, *, cwd: Path | None = None) -> str:
@@ -152,15 +165,17 @@ def test_the_readme_opens_with_exactly_two_commands(checkout: Path) -> None:
     assert "\n" not in job + tests
 
 
-@pytest.mark.parametrize("number", [0, 1])
-def test_the_examples_of_the_readme_run(checkout: Path, tmp_path: Path, number: int) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (checkout / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 2
-    python(blocks[number], cwd=tmp_path)
+@pytest.mark.parametrize(("page", "number"), EXAMPLES)
+def test_the_examples_of_the_documentation_run(page: Path, number: int, tmp_path: Path) -> None:
+    python(python_blocks(page)[number], cwd=tmp_path)
 
 
-def test_the_study_file_of_the_readme_is_valid(checkout: Path, tmp_path: Path) -> None:
-    (block,) = re.findall(r"```yaml\n(.*?)```", (checkout / "README.md").read_text(), re.DOTALL)
+def test_readme_and_documentation_have_examples() -> None:
+    assert {example.values[0].name for example in EXAMPLES} >= {"README.md", "python.md", "extending.md"}
+
+
+def test_the_study_file_of_the_documentation_is_valid(checkout: Path, tmp_path: Path) -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", (checkout / "docs" / "data.md").read_text(), re.DOTALL)
     (tmp_path / "leaves.yaml").write_text(block)
     config = load_study_file(tmp_path / "leaves.yaml")
     assert config.name == "leaves"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from spikesearch.report.figures import as_png, new_figure
+from spikesearch.canvas import as_png, new_figure
 
 # what is ours, hand-made, conventional, or another search; within a group, the marker tells networks apart
 _COLOURS = {"ESNN": "#dd6b20", "largest": "#1a1a1a", "ViT": "#2b6cb0", "ResNet": "#2f855a"}

@@ -76,8 +76,9 @@ def families(like: Architecture, data: DataBundle) -> tuple[Family, Family]:
         )
 
     def resnet(width: int) -> nn.Module:
-        net = ResNet(
-            BasicBlock, (1, 1, 1), num_classes=classes, in_chans=channels, channels=(width, 2 * width, 4 * width)
+        block_of: Any = BasicBlock  # timm says that it wants an instance, and wants the class
+        net: Any = ResNet(
+            block_of, (1, 1, 1), num_classes=classes, in_chans=channels, channels=(width, 2 * width, 4 * width)
         )
         # As usual for small images: three stages, and a stem that keeps their size. timm's always has 64 channels.
         net.conv1, net.bn1, net.maxpool = (

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,9 @@ from scipy import stats
 
 from spikesearch.config import StudyConfig, find_study_file, load_study_file
 from spikesearch.io import atomic_write_json
+from spikesearch.versions import package_versions
 
-PACKAGES = ("spikesearch", "torch", "spikingjelly", "timm", "optuna", "optuna-dashboard", "scikit-learn", "numpy")
+OTHER_PACKAGES = ("optuna-dashboard", "scikit-learn")
 
 
 def _beside_checkout(argument: str) -> str:
@@ -68,7 +68,7 @@ class Report:
             "cores": os.cpu_count(),
             "machine": platform.machine(),
             "python": platform.python_version(),
-            "versions": {package: version(package) for package in PACKAGES},
+            "versions": package_versions(*OTHER_PACKAGES),
             "claims": [asdict(claim) for claim in self.claims],
             "details": self.details,
         }
@@ -89,7 +89,8 @@ def study_file(
 ) -> StudyConfig:
     """Read a study file; where given, with its data in another folder, other epochs, or fewer training images."""
     config = load_study_file(find_study_file(name))
-    data, train = config.data, config.train
+    data: Any = config.data
+    train = config.train
     if data_root is not None:
         data = data.model_copy(update={"path": str(data_root.resolve() / Path(data.path).name)})
     if max_train is not None:

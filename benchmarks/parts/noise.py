@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import torch
 
@@ -9,7 +11,7 @@ from spikesearch.data.bundle import DataBundle
 
 
 class Noise:
-    """Random images, in the form of a split."""
+    """Random images, in the form of a :class:`spikesearch.data.Split`."""
 
     def __init__(self, count: int, size: int, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -19,8 +21,16 @@ class Noise:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def images(self, indices: range | np.ndarray) -> torch.Tensor:
+    def images(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> torch.Tensor:
         return self._images[torch.as_tensor(np.asarray(indices))]
+
+    def augmented(self, indices: Sequence[int] | np.ndarray | torch.Tensor, key: tuple[int, ...]) -> torch.Tensor:
+        return self.images(indices)
+
+    def batches(self, size: int) -> Iterator[tuple[range, torch.Tensor, torch.Tensor]]:
+        for start in range(0, len(self), size):
+            positions = range(start, min(start + size, len(self)))
+            yield positions, self.images(positions), self.labels[start : positions.stop]
 
 
 def noise_bundle(*, search: int, calibration: int, size: int) -> DataBundle:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-from parts.sampler_problems import Problem
+from parts.sampler_problems import Problem, Values
 
 from spikesearch.sampler import genes
 
@@ -28,7 +28,7 @@ class _Recorder(optuna.trial.FixedTrial):
         return self._suggested_params[name]
 
 
-def run_pymoo(problem: Problem, n_trials: int, seed: int) -> tuple[list[tuple[float, ...]], list[Any]]:
+def run_pymoo(problem: Problem, n_trials: int, seed: int) -> tuple[list[Values], list[Any]]:
     """Run pymoo's NSGA-II (population 20) on unit coordinates, one per parameter that 30 random trials ask for."""
     from pymoo.algorithms.moo.nsga2 import NSGA2
     from pymoo.core.problem import Problem as PymooProblem
@@ -41,7 +41,7 @@ def run_pymoo(problem: Problem, n_trials: int, seed: int) -> tuple[list[tuple[fl
         seen.update(coordinates)
     names = sorted(seen)
     signs = np.array([-1.0 if direction == "maximize" else 1.0 for direction in problem.directions])
-    values: list[tuple[float, ...]] = []
+    values: list[Values] = []
     params: list[Any] = []
     algorithm = NSGA2(pop_size=20)
     algorithm.setup(PymooProblem(n_var=len(names), n_obj=2, xl=0.0, xu=1.0), termination=("n_eval", 10**9), seed=seed)
@@ -60,12 +60,12 @@ def run_pymoo(problem: Problem, n_trials: int, seed: int) -> tuple[list[tuple[fl
 
 def simulate_workers(
     problem: Problem, sampler: optuna.samplers.BaseSampler, n_trials: int, workers: int, seed: int
-) -> list[tuple[float, ...]]:
+) -> list[Values]:
     """Run trials that take log-normal times on simulated workers; return the values in order of arrival."""
-    study = optuna.create_study(directions=list(problem.directions), sampler=sampler)
+    study = optuna.create_study(directions=problem.directions, sampler=sampler)
     rng = np.random.default_rng([seed, workers])
-    running: list[tuple[float, int, optuna.Trial, tuple[float, ...]]] = []
-    arrived: list[tuple[float, ...]] = []
+    running: list[tuple[float, int, optuna.Trial, Values]] = []
+    arrived: list[Values] = []
     clock = 0.0
     while len(arrived) < n_trials:
         while len(running) < workers:

@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import optuna
@@ -21,6 +21,7 @@ from spikesearch.fitness import hypervolume
 from spikesearch.space import Architecture, SearchSpace
 
 Values = tuple[float, float]
+Direction = Literal["minimize", "maximize"]
 MACRO_FILE = "nas-bench-macro/nas-bench-macro_cifar10.json"
 DIGITS_TABLE = Path(__file__).parents[1] / "results" / "digits_table.json"
 
@@ -36,7 +37,7 @@ class Problem(ABC):
     """
 
     name: str
-    directions: Sequence[str] = ("minimize", "minimize")
+    directions: Sequence[Direction] = ("minimize", "minimize")
     space: SearchSpace | None = None
     known_objectives: Mapping[int, Callable[[dict[str, Any]], float]] = {}
     reference: tuple[float, float] = (1.0, 1.0)
@@ -94,7 +95,7 @@ class DigitsTable(Table):
         use_space: Whether samplers may know the space.
     """
 
-    directions = ("maximize", "minimize")
+    directions: Sequence[Direction] = ("maximize", "minimize")
 
     def __init__(self, path: Path = DIGITS_TABLE, *, use_space: bool = True) -> None:
         self.name = "digits" if use_space else "digits, space not told"
@@ -173,7 +174,7 @@ class ConditionalToy(Problem):
         use_space: Whether samplers may know the space.
     """
 
-    directions = ("maximize", "minimize")
+    directions: Sequence[Direction] = ("maximize", "minimize")
     reference = (1.0, 1.0)
 
     def __init__(self, *, use_space: bool = True) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import optuna
 from parts.harness import Report
+from parts.sampler_problems import Direction
 
 from spikesearch.sampler import ESNNSampler
 from spikesearch.space import Architecture, SearchSpace
@@ -26,7 +27,7 @@ SPACE = SearchSpace(
     taus=(1.25, 1.5, 2.0, 3.0, 4.0),
     time_steps=(1, 2, 3, 4),
 )
-DIRECTIONS = ["maximize", "minimize"]
+DIRECTIONS: list[Direction] = ["maximize", "minimize"]
 
 
 def trivial(arch: Architecture) -> tuple[float, float]:
@@ -156,7 +157,7 @@ def _our_run(url: str, surrogate: bool | None) -> Callable[[int], None]:
         done += n
         worker = Worker.here(f"{done}")
         Search(
-            study, SPACE, score, lock=store.locked(name), worker=worker,
+            study, SPACE, score, lock=store.lock(name), worker=worker,
             budget=Budget(run=worker.run, further=n, total=done), num_classes=10,
         ).run()  # fmt: skip
 

@@ -68,7 +68,7 @@ def replay_races(
     data = load_data(DigitsData(kind="digits", splits=splits), seed=0)
     supernet = trained(space, data, epochs=2 if quick else 10, device=device)
     reduced = "bfloat16" if computes_bfloat16(device) else "float32"
-    settings = {"batch_size": BATCH, "calibration_images": STUDY["scoring"]["calibration_images"]}
+    settings: dict[str, Any] = {"batch_size": BATCH, "calibration_images": STUDY["scoring"]["calibration_images"]}
     base = Scorer(supernet, data, ScoringConfig(cache_mb=0, **settings), device=device)
     cached = Scorer(supernet, data, ScoringConfig(**settings), device=device)
     raced = Scorer(supernet, data, ScoringConfig(precision=reduced, **settings), device=device)

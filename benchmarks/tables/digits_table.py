@@ -19,7 +19,7 @@ from spikesearch.data import load_data
 from spikesearch.io import atomic_write_json
 from spikesearch.scoring import Scorer
 from spikesearch.space import SearchSpace
-from spikesearch.study.prepare import new_supernet
+from spikesearch.study.assembly import new_supernet
 from spikesearch.train import train_supernet, weights_hash
 
 SMALL = SearchSpace(

@@ -1,4 +1,4 @@
-"""Make benchmarks/proposals.json: the architectures that a real search proposed, in its order.
+"""Make proposals.json, beside this file: the architectures that a real search proposed, in its order.
 
     python benchmarks/tables/scoring_proposals.py
 
@@ -13,17 +13,17 @@ from __future__ import annotations
 
 import json
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
-from parts.harness import PACKAGES
 
 from spikesearch import Architecture, SearchSpace, run_study
 from spikesearch.config import StudyConfig
 from spikesearch.io import atomic_write_text
+from spikesearch.versions import package_versions
 
-FILE = Path(__file__).parents[1] / "proposals.json"
+FILE = Path(__file__).with_name("proposals.json")
 COUNT = 200
 SPACE = {
     "embed_dims": [96, 144, 192],
@@ -34,7 +34,7 @@ SPACE = {
     "taus": [1.25, 2.0, 4.0],
     "time_steps": [1, 2, 3, 4],
 }
-STUDY = {
+STUDY: dict[str, Any] = {
     "name": "proposals",
     "seed": 0,
     "data": {"kind": "digits"},
@@ -62,7 +62,7 @@ def main() -> None:
         trials = sorted(study.get_trials(deepcopy=False), key=lambda trial: trial.number)[:COUNT]
     content = {
         "what": " ".join((__doc__ or "").split("\n\n")[2].split()),
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": package_versions(),
         "study": STUDY,
         "values": [[round(value, 6) for value in trial.values] for trial in trials],
         "proposals": [space.architecture(trial.params).to_dict() for trial in trials],

@@ -14,9 +14,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from spikesearch.errors import CheckpointError, StudyError
-from spikesearch.io import atomic_write_json
+from spikesearch.io import atomic_write_json, read_json
 from spikesearch.scoring import Score
 from spikesearch.space import Architecture, SearchSpace
+from spikesearch.space.genes import STEM
+from spikesearch.streams import CANDIDATES
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -25,7 +27,6 @@ FORMAT_VERSION = 1
 FIXED_EVERY = 3  # every third network has its neuron genes fixed, so that ten of thirty differ in size alone
 STRATA = 6  # networks per round, one of each stratum
 PER_STRATUM = 4  # architectures that are scored for each of them
-_STREAM = 4  # of random numbers
 
 
 @dataclass(frozen=True)
@@ -101,15 +102,15 @@ class NetworkList:
     def _round(self, number: int, fixed: bool) -> tuple[Candidate, ...]:
         if number == len(self._rounds):
             self._rounds.append(self._draw(number, fixed))
-            rounds = [[candidate.to_dict() for candidate in each] for each in self._rounds]
+            rounds = [[candidate.to_dict() for candidate in round_] for round_ in self._rounds]
             atomic_write_json(self.path, {"rounds": rounds})
         return self._rounds[number]
 
     def _draw(self, number: int, fixed: bool) -> tuple[Candidate, ...]:
         space = self.fixed_space if fixed else self.space
-        taken = {candidate.arch for each in self._rounds for candidate in each}
+        taken = {candidate.arch for round_ in self._rounds for candidate in round_}
         wanted = min(STRATA * PER_STRATUM, space.size - sum(arch in space for arch in taken))
-        rng = np.random.default_rng([_STREAM, self.seed, number])
+        rng = CANDIDATES.generator(self.seed, number)
         drawn: dict[Architecture, None] = {}  # in the order in which they were drawn
         while len(drawn) < wanted:
             arch = space.sample(rng)
@@ -130,7 +131,7 @@ class NetworkList:
 def fixed_neurons(space: SearchSpace) -> SearchSpace:
     """Return the part of a space whose neuron genes are those of its reference."""
     neuron = space.largest.stem
-    return replace(space, v_thresholds=(neuron.v_threshold,), taus=(neuron.tau,))
+    return replace(space, **{gene.choices: (getattr(neuron, gene.name),) for gene in STEM})
 
 
 def digest(facts: Mapping[str, Any]) -> str:
@@ -145,13 +146,12 @@ def read_kept(path: Path, build: Callable[[dict[str, Any]], _T]) -> _T | None:
     Raises:
         CheckpointError: If it is corrupt.
     """
+    remedy = "delete it, and the same command makes it anew."
     try:
-        return build(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
+        return build(read_json(path, error=CheckpointError, remedy=remedy)) if path.exists() else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise CheckpointError(f"{path} is corrupt; delete it, and the same command makes it anew.") from None
+        raise CheckpointError(f"{path} is corrupt; {remedy}") from None
 
 
 def _rounds_of(data: Mapping[str, Any]) -> list[tuple[Candidate, ...]]:
-    return [tuple(Candidate.from_dict(each) for each in round_) for round_ in data["rounds"]]
+    return [tuple(map(Candidate.from_dict, round_)) for round_ in data["rounds"]]

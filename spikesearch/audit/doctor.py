@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 from spikesearch.fitness import dead_below
 from spikesearch.nn.units import network_neurons
 from spikesearch.study.results import StudyResult, TrialResult
-from spikesearch.study.trained import Trained
+from spikesearch.study.session import Session
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from spikesearch.data import DataBundle
     from spikesearch.energy.activity import Activity
-    from spikesearch.scoring import Scorer
+    from spikesearch.nn import ChannelStats
+    from spikesearch.scoring import Observation, Scorer
     from spikesearch.space import Architecture, BlockSpec, SearchSpace, StemSpec
 
 DEAD_RATE = 1e-3
@@ -53,36 +52,35 @@ class Finding:
         return asdict(self)
 
 
-def diagnose(trained: Trained) -> list[Finding]:
+def diagnose(session: Session) -> list[Finding]:
     """Look for what most often spoils a study; nothing is changed, and the test split is read but not scored.
 
     Args:
-        trained: The study with its supernet.
+        session: The study with its supernet.
     """
-    result, scorer, space = trained.results(), trained.scorer, trained.config.space.search_space()
+    result, scorer, space = session.results(), session.scorer(), session.space
     findings: list[Finding] = []
     for role, trial in _networks(result):
         findings += firing_rates(scorer, role, trial.architecture)
         findings += batch_norm_drift(scorer, role, trial.architecture)
     findings += size_order(scorer, space)
-    findings += guesses(trained.data, result)
-    findings += split_overlap(trained)
+    findings += guesses(session.data, result)
+    findings += split_overlap(session)
     findings += borders(space, result)
     return findings
 
 
 def firing_rates(scorer: Scorer, role: str, arch: Architecture) -> Iterator[Finding]:
     """Find layers of a network whose neurons never fire on the search split, or nearly always do."""
-    _, activity = _run(scorer, arch)
     specs = network_neurons(arch, scorer.supernet.residual)
-    for layer, (rate, neurons) in _rates(activity).items():
-        where = f"{layer} of the {role} network ({_genes(specs[neurons])})"
-        found = f"{rate:.4f} spikes per neuron and time step"
+    for layer, (rate, neurons) in _rates(_observe(scorer, arch).activity).items():
+        where = f"{layer} of the {role} network ({describe_neurons(specs[neurons])})"
+        measured = f"{rate:.4f} spikes per neuron and time step"
         if rate < DEAD_RATE:
             yield Finding(
                 "dead layer",
                 where,
-                found,
+                measured,
                 "Nothing gets through it. Leave the largest choices out of space.v_thresholds and space.taus, or train "
                 "longer (train.epochs); both need another study.",
             )
@@ -90,7 +88,7 @@ def firing_rates(scorer: Scorer, role: str, arch: Architecture) -> Iterator[Find
             yield Finding(
                 "saturated layer",
                 where,
-                found,
+                measured,
                 "Its spikes cost energy and say nothing. Lower train.lr, raise train.weight_decay, or leave the "
                 "smallest choices out of space.v_thresholds; all need another study.",
             )
@@ -108,7 +106,7 @@ def batch_norm_drift(scorer: Scorer, role: str, arch: Architecture) -> Iterator[
     layer = max(drift, key=lambda name: drift[name])
     if drift[layer] <= LARGEST_DRIFT:
         return
-    with_ours, with_theirs = (float(_run(scorer, arch, stats)[0].double().mean()) for stats in (ours, theirs))
+    with_ours, with_theirs = (_observe(scorer, arch, stats).accuracy for stats in (ours, theirs))
     yield Finding(
         "batch-norm drift",
         f"{layer} of the {role} network",
@@ -123,16 +121,15 @@ def size_order(scorer: Scorer, space: SearchSpace) -> Iterator[Finding]:
     """Find out whether the smallest architecture beats the largest, by more than chance."""
     if space.largest == space.smallest:
         return
-    large, small = (_run(scorer, arch)[0] for arch in (space.largest, space.smallest))
-    only_small, only_large = int((small & ~large).sum()), int((large & ~small).sum())
+    large, small = (_observe(scorer, arch) for arch in (space.largest, space.smallest))
+    only_small, only_large = int((small.right & ~large.right).sum()), int((large.right & ~small.right).sum())
     # one standard error of the difference of two paired counts (McNemar)
     if only_small - only_large <= (only_small + only_large) ** 0.5:
         return
     yield Finding(
         "largest below smallest",
         "supernet",
-        f"accuracy on the search split: largest {float(large.double().mean()):.2%}, smallest "
-        f"{float(small.double().mean()):.2%}",
+        f"accuracy on the search split: largest {large.accuracy:.2%}, smallest {small.accuracy:.2%}",
         "The supernet is not trained well: its scores do not rank architectures. Train longer (train.epochs), with "
         "train.strategy sandwich, or with a lower train.lr; all need another study.",
     )
@@ -153,11 +150,11 @@ def guesses(data: DataBundle, result: StudyResult) -> Iterator[Finding]:
             )
 
 
-def split_overlap(trained: Trained) -> Iterator[Finding]:
+def split_overlap(session: Session) -> Iterator[Finding]:
     """Find samples that are in two splits."""
     from spikesearch.data.check import split_overlaps
 
-    for sentence in split_overlaps(trained.data):
+    for sentence in split_overlaps(session.data):
         yield Finding(
             "split overlap",
             "data",
@@ -214,27 +211,20 @@ def _at_the_top_alone(best: TrialResult, space: SearchSpace, archs: Sequence[Arc
 
 
 def _networks(result: StudyResult) -> list[tuple[str, TrialResult]]:
-    found = {"recommended": result.recommended, "reference": result.reference}
-    networks = [(role, trial) for role, trial in found.items() if trial is not None]
+    trials = {"recommended": result.recommended, "reference": result.reference}
+    networks = [(role, trial) for role, trial in trials.items() if trial is not None]
     if len(networks) == 2 and networks[0][1].number == networks[1][1].number:
         return networks[:1]
     return networks
 
 
-def _run(scorer: Scorer, arch: Architecture, stats: Any = None) -> tuple[Tensor, Activity]:
-    """Return which images of the search split a subnet gets right, bool [N], and what its layers did."""
-    import torch
+def _observe(scorer: Scorer, arch: Architecture, stats: dict[str, ChannelStats] | None = None) -> Observation:
+    """Observe a subnet on the search split, by default with the statistics that it is scored with."""
+    from spikesearch.scoring import observe
 
-    from spikesearch.energy.measure import measure_activity
-
-    split, size, right = scorer.data.search, scorer.config.batch_size, []
-    stats = scorer.calibrate(arch) if stats is None else stats
-    with torch.no_grad(), scorer.supernet.subnet(arch, stats), measure_activity(scorer.supernet) as activity:
-        for start in range(0, len(split), size):
-            positions = range(start, min(start + size, len(split)))
-            logits = scorer.supernet(split.images(positions).to(scorer.device))
-            right.append(logits.argmax(-1).cpu() == split.labels[start : positions.stop])
-    return torch.cat(right), activity
+    split, size = scorer.data.search, scorer.config.batch_size
+    with scorer.supernet.subnet(arch, scorer.calibrate(arch) if stats is None else stats):
+        return observe(scorer.supernet, split, batch_size=size, device=scorer.device)
 
 
 def _rates(activity: Activity) -> dict[str, tuple[float, str]]:
@@ -247,8 +237,8 @@ def _rates(activity: Activity) -> dict[str, tuple[float, str]]:
     return rates
 
 
-def _genes(spec: StemSpec | BlockSpec | None) -> str:
-    """Describe the neurons of a layer."""
+def describe_neurons(spec: StemSpec | BlockSpec | None) -> str:
+    """Return the genes of a layer's neurons in a few words."""
     if spec is None:
         return "attention, threshold and tau are fixed"
     return f"v_threshold {spec.v_threshold:g}, tau {spec.tau:g}"

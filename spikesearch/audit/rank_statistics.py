@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from spikesearch.streams import BOOTSTRAP
+
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 MIN_MEMBERS = 4  # with fewer there are so few different resamples that an interval says nothing
@@ -99,14 +101,14 @@ def compare(
     """
     n = len(truth)
     counts = resample(n, seed=seed)
-    found = {name: correlations(np.asarray(scores), truth, counts, bins=bins) for name, scores in rankings.items()}
-    first = next(iter(found))
+    both = {name: correlations(np.asarray(scores), truth, counts, bins=bins) for name, scores in rankings.items()}
+    first = next(iter(both))
     return Comparison(
         n=n,
-        rankings={name: _agreement(n, *both) for name, both in found.items()},
+        rankings={name: _agreement(n, *values) for name, values in both.items()},
         lead={
-            name: _agreement(n, *(ours - theirs for ours, theirs in zip(found[first], both, strict=True)))
-            for name, both in found.items()
+            name: _agreement(n, *(ours - theirs for ours, theirs in zip(both[first], values, strict=True)))
+            for name, values in both.items()
             if name != first
         },
     )
@@ -151,14 +153,15 @@ def correlations(
     a = np.sign(x[:, None] - x[None, :]) * same
     b = np.sign(y[:, None] - y[None, :]) * same
 
+    def items(values: np.ndarray) -> np.ndarray:
+        total: np.ndarray = (values * counts).sum(-1)
+        return total
+
     def pairs(values: np.ndarray) -> np.ndarray:
-        return ((counts @ values) * counts).sum(-1)
+        return items(counts @ values)
 
     # twice the mid-rank within the bin, less its mean, with the sign turned
     rank_x, rank_y = counts @ a, counts @ b
-
-    def items(values: np.ndarray) -> np.ndarray:
-        return (values * counts).sum(-1)
 
     with np.errstate(invalid="ignore"):
         tau = pairs(a * b) / np.sqrt(pairs(a * a) * pairs(b * b))
@@ -168,9 +171,8 @@ def correlations(
 
 def resample(n: int, *, seed: int) -> np.ndarray:
     """Return counts of shape ``[1 + RESAMPLES, n]``: the items themselves, then resamples with replacement."""
-    drawn = (
-        np.random.default_rng([n, seed]).multinomial(n, np.full(n, 1 / n), size=RESAMPLES) if n else np.empty((0, 0))
-    )
+    shares = np.full(n, 1 / max(n, 1))
+    drawn = BOOTSTRAP.generator(n, seed).multinomial(n, shares, size=RESAMPLES) if n else np.empty((0, 0))
     return np.concatenate([np.ones((1, n)), drawn])
 
 
@@ -208,7 +210,7 @@ def _quotient(n: int, over: np.ndarray, under: np.ndarray) -> Estimate:
     if not under[0] > 0:
         return Estimate(None, None, None)
     angle = _estimate(n, np.arctan2(over, under))
-    return Estimate(*(_tangent(each) for each in (angle.value, angle.low, angle.high)))
+    return Estimate(_tangent(angle.value), _tangent(angle.low), _tangent(angle.high))
 
 
 def _tangent(angle: float | None) -> float | None:

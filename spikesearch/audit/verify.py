@@ -12,12 +12,13 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from spikesearch.errors import SpikesearchError
-from spikesearch.racing import Rival
+from spikesearch.racing import Dominated, Rival
 from spikesearch.study import provenance
+from spikesearch.study.attributes import RETRIED_BY, RETRY_OF
+from spikesearch.study.resolve import find
 from spikesearch.study.results import TrialResult, complete_trials
 from spikesearch.study.search.ledger import is_stopped
-from spikesearch.study.store import load_study, open_store
-from spikesearch.study.trained import Trained, open_trained
+from spikesearch.study.session import Session, open_trained
 from spikesearch.study.worker import Worker
 
 if TYPE_CHECKING:
@@ -29,12 +30,12 @@ ACCURACY_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Check:
-    """One finding.
+    """The outcome of one check.
 
     Args:
         name: What was checked.
         passed: Whether it is in order.
-        found: What was found.
+        found: What is the case.
     """
 
     name: str
@@ -60,50 +61,53 @@ def verify_study(
     Raises:
         SpikesearchError: If there is no such study.
     """
-    store = open_store(storage, create=False)
-    study = load_study(name, storage=store.storage)
-    checks = list(_trial_checks(study))
+    target = find(name, storage)
+    checks = list(check_trials(target.existing))
     try:
-        trained = open_trained(name, storage=store.storage, run_dir=run_dir, device=device)
+        session = open_trained(target, run_dir=run_dir, device=device)
     except SpikesearchError as error:
         return [*checks, Check("data and supernet", False, str(error))]
-    hash_ = study.user_attrs[provenance.SUPERNET_HASH]
-    checks.append(Check("data and supernet", True, f"data {trained.data.fingerprint}, supernet {hash_[:12]}"))
-    return [*checks, *_score_checks(trained)]
+    same = f"data {session.data.fingerprint}, supernet {session.supernet_hash[:12]}"
+    return [*checks, Check("data and supernet", True, same), *_score_checks(session)]
 
 
-def _trial_checks(study: optuna.Study) -> Iterator[Check]:
+def check_trials(study: optuna.Study) -> Iterator[Check]:
+    """Check what a study says of its trials.
+
+    Raises:
+        StudyError: If it was not made by spikesearch.
+    """
     trials = study.get_trials(deepcopy=False)
     numbers = [trial.number for trial in trials]
     yield Check("trial numbers", numbers == list(range(len(trials))), f"{len(trials)} trials, contiguous from 0")
     results = complete_trials(study, provenance.stored_config(study), trials)
     twice = [key for key, count in Counter(t.architecture.key for t in results).items() if count > 1]
-    found = f"{len(results)} complete, " + (f"repeated: {', '.join(twice)}" if twice else "all different")
-    yield Check("architectures", not twice, found)
+    different = f"repeated: {', '.join(twice)}" if twice else "all different"
+    yield Check("architectures", not twice, f"{len(results)} complete, {different}")
     broken = [trial.number for trial in trials if not _points_back(trial, trials)]
-    retried = sum("retry_of" in trial.user_attrs for trial in trials)
+    retried = sum(RETRY_OF in trial.user_attrs for trial in trials)
     yield Check("repetitions", not broken, f"{retried} repeated" + (f", broken at {broken}" if broken else ""))
     stopped = [trial for trial in trials if is_stopped(trial)]
     if stopped:
         by_number = {trial.number: trial for trial in results}
         broken = [trial.number for trial in stopped if not _is_dominated(trial, by_number)]
-        found = f"{len(stopped)} by racing" + (f", nothing dominates the bounds of {broken}" if broken else "")
-        yield Check("stopped trials", not broken, found)
+        lost = f"{len(stopped)} by racing" + (f", nothing dominates the bounds of {broken}" if broken else "")
+        yield Check("stopped trials", not broken, lost)
     dead = [trial.number for trial in trials if trial.state == TrialState.RUNNING and _is_dead(trial)]
-    found = f"of dead processes: {dead}; the next `study run` repeats them" if dead else "none of a dead process"
-    yield Check("running trials", not dead, found)
+    whose = f"of dead processes: {dead}; the next `study run` repeats them" if dead else "none of a dead process"
+    yield Check("running trials", not dead, whose)
 
 
 def _is_dominated(trial: FrozenTrial, complete: dict[int, TrialResult]) -> bool:
-    attrs = trial.user_attrs
-    by = complete.get(attrs["dominated_by"])
-    if by is None or not by.feasible:
+    lost = Dominated.of(trial.user_attrs)
+    by = complete.get(lost.dominated_by) if lost is not None else None
+    if lost is None or by is None or not by.feasible:
         return False
-    return Rival(by.number, by.accuracy, by.energy_uJ).dominates(attrs["accuracy_bound"], attrs["energy_bound_uJ"])
+    return Rival(by.number, by.accuracy, by.energy_uJ).dominates(lost.accuracy_bound, lost.energy_bound_uJ)
 
 
 def _points_back(trial: FrozenTrial, trials: list[FrozenTrial]) -> bool:
-    for there, back in (("retry_of", "retried_by"), ("retried_by", "retry_of")):
+    for there, back in ((RETRY_OF, RETRIED_BY), (RETRIED_BY, RETRY_OF)):
         other = trial.user_attrs.get(there)
         if other is None:
             continue
@@ -115,24 +119,24 @@ def _points_back(trial: FrozenTrial, trials: list[FrozenTrial]) -> bool:
 
 
 def _is_dead(trial: FrozenTrial) -> bool:
-    worker = Worker.from_dict(trial.user_attrs.get("worker"))
+    worker = Worker.of(trial)
     return trial.state == TrialState.RUNNING and worker is not None and not worker.is_alive()
 
 
-def _score_checks(trained: Trained) -> Iterator[Check]:
-    results = trained.results()
+def _score_checks(session: Session) -> Iterator[Check]:
+    results = session.results()
     for role, trial in (("reference", results.reference), ("recommended", results.recommended)):
         if trial is not None:
-            yield _score_again(trained, role, trial)
+            yield _score_again(session, role, trial)
 
 
-def _score_again(trained: Trained, role: str, trial: TrialResult) -> Check:
-    score = trained.scorer.score(trial.architecture)
+def _score_again(session: Session, role: str, trial: TrialResult) -> Check:
+    score = session.scorer().score(trial.architecture)
     tolerance = max(ACCURACY_TOLERANCE, 1 / score.n_images) + 1e-12
     same = abs(score.accuracy - trial.accuracy) <= tolerance
     same &= abs(score.energy_uJ - trial.energy_uJ) <= ENERGY_TOLERANCE * trial.energy_uJ
-    found = (
+    scores = (
         f"trial {trial.number}: accuracy {trial.accuracy:.4f} and now {score.accuracy:.4f}, "
         f"energy {trial.energy_uJ:.4g} and now {score.energy_uJ:.4g} uJ"
     )
-    return Check(f"score of the {role}", bool(same), found)
+    return Check(f"score of the {role}", bool(same), scores)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from spikesearch.cli.output import DownloadOption, Format, FormatOption, print_structure, print_table
+from spikesearch.cli.output import DownloadOption, Format, FormatOption, emit, print_table
 
 SKIPPED_SHOWN = 20
 CLASSES_SHOWN = 20
@@ -21,14 +21,15 @@ def list_(chosen: FormatOption = Format.table) -> None:
     """List the kinds of data that a study file may name."""
     from spikesearch.data import list_kinds
 
-    rows = list_kinds()
-    if chosen is Format.value:
-        for row in rows:
-            print(row["kind"])
-    elif chosen is Format.table:
-        print_table("Kinds of data", ("kind", "what", "needs"), [tuple(row.values()) for row in rows])
-    else:
-        print_structure(rows, chosen)
+    emit(
+        list_kinds(),
+        chosen,
+        table=lambda rows: print_table(
+            "Kinds of data", ("kind", "what", "needs"), [tuple(row.values()) for row in rows]
+        ),
+        value=lambda rows: (row["kind"] for row in rows),
+        data=list,
+    )
 
 
 @app.command()
@@ -42,28 +43,25 @@ def check(
     from spikesearch.data import check_data
 
     config = load_study_file(find_study_file(study_file))
-    report = check_data(config.data, seed=config.seed, download=download)
-    if chosen is Format.value:
-        print(report["fingerprint"])
-    elif chosen is Format.table:
-        print(report["summary"])
-        names = list(report["splits"]["train"]["per_class"])
-        more = f" and {len(names) - CLASSES_SHOWN} more" if len(names) > CLASSES_SHOWN else ""
-        print(f"Classes: {', '.join(names[:CLASSES_SHOWN])}{more}")
-        rows = [
-            (name, split["images"], *_least_and_most(split["per_class"])) for name, split in report["splits"].items()
-        ]
-        print_table("Splits", ("split", "images", "fewest per class", "most per class"), rows)
-        for note in report["notes"]:
-            print(note)
-        for skipped in report["skipped"][:SKIPPED_SHOWN]:
-            print(f"Unusable: {skipped}")
-        if len(report["skipped"]) > SKIPPED_SHOWN:
-            print(f"... and {len(report['skipped']) - SKIPPED_SHOWN} more, which -f json lists.")
-        for warning in report["warnings"]:
-            print(f"Warning: {warning}")
-    else:
-        print_structure(report, chosen)
+    facts = check_data(config.data, seed=config.seed, download=download)
+    emit(facts, chosen, table=_check_table, value=lambda facts: [facts["fingerprint"]], data=dict)
+
+
+def _check_table(facts: dict[str, Any]) -> None:
+    print(facts["summary"])
+    names = list(facts["splits"]["train"]["per_class"])
+    more = f" and {len(names) - CLASSES_SHOWN} more" if len(names) > CLASSES_SHOWN else ""
+    print(f"Classes: {', '.join(names[:CLASSES_SHOWN])}{more}")
+    rows = [(name, split["images"], *_least_and_most(split["per_class"])) for name, split in facts["splits"].items()]
+    print_table("Splits", ("split", "images", "fewest per class", "most per class"), rows)
+    for note in facts["notes"]:
+        print(note)
+    for skipped in facts["skipped"][:SKIPPED_SHOWN]:
+        print(f"Unusable: {skipped}")
+    if len(facts["skipped"]) > SKIPPED_SHOWN:
+        print(f"... and {len(facts['skipped']) - SKIPPED_SHOWN} more, which -f json lists.")
+    for warning in facts["warnings"]:
+        print(f"Warning: {warning}")
 
 
 def _least_and_most(counts: dict[str, int]) -> tuple[int, int]:

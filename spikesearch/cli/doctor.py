@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from spikesearch.cli.output import (
     DeviceOption,
     Format,
     FormatOption,
     RunDirOption,
     StorageOption,
-    print_structure,
+    emit,
     quiet_optuna,
 )
 from spikesearch.cli.study import NameArgument
+
+if TYPE_CHECKING:
+    from spikesearch.audit.doctor import Finding
 
 
 def doctor(
@@ -23,14 +28,12 @@ def doctor(
 ) -> None:
     """Look for what most often spoils a study and say what to do; findings are no error."""
     from spikesearch.audit.doctor import diagnose
-    from spikesearch.study.trained import open_trained
+    from spikesearch.study.session import open_trained
 
     quiet_optuna()
     findings = diagnose(open_trained(name, storage=storage, run_dir=run_dir, device=device))
-    if chosen is Format.value:
-        for finding in findings:
-            print(finding.kind)
-    elif chosen is Format.table:
+
+    def table(findings: list[Finding]) -> None:
         for finding in findings:
             print(f"{finding.kind}: {finding.where}\n  {finding.found}\n  -> {finding.advice}")
         if not findings:
@@ -38,5 +41,11 @@ def doctor(
                 f"Nothing found in study {name}: no dead or saturated layer, no drift of batch-norms, the largest "
                 "network no worse than the smallest, no sample in two splits, no front at the borders of the space."
             )
-    else:
-        print_structure([finding.to_dict() for finding in findings], chosen)
+
+    emit(
+        findings,
+        chosen,
+        table=table,
+        value=lambda findings: (finding.kind for finding in findings),
+        data=lambda findings: [finding.to_dict() for finding in findings],
+    )

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from spikesearch.audit.fidelity import Fidelity
+    from spikesearch.audit.fidelity_result import Fidelity
     from spikesearch.study.results import StudyResult, TrialResult
     from spikesearch.subnet.retrain import Retraining
+
+T = TypeVar("T")
 
 
 class Format(StrEnum):
@@ -52,14 +54,34 @@ def quiet_optuna() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-def print_structure(data: Any, chosen: Format) -> None:
-    """Print plain JSON types as JSON or YAML."""
-    if chosen is Format.json:
-        print(json.dumps(data, indent=2))
+def emit(
+    result: T,
+    chosen: Format,
+    *,
+    table: Callable[[T], None],
+    value: Callable[[T], Iterable[object]],
+    data: Callable[[T], object],
+) -> None:
+    """Print the result of a command in the chosen format.
+
+    Args:
+        result: What to print.
+        chosen: The format.
+        table: Prints it for a person.
+        value: Its most important values, one a line, for a shell.
+        data: It in plain JSON types, for JSON and YAML.
+    """
+    if chosen is Format.table:
+        table(result)
+    elif chosen is Format.value:
+        for line in value(result):
+            print(line)
+    elif chosen is Format.json:
+        print(json.dumps(data(result), indent=2))
     else:
         import yaml
 
-        print(yaml.safe_dump(data, sort_keys=False), end="")
+        print(yaml.safe_dump(data(result), sort_keys=False), end="")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -82,98 +104,114 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
 
 def print_study(result: StudyResult, chosen: Format) -> None:
     """Print the state of a study."""
-    if chosen in {Format.json, Format.yaml}:
-        print_structure(result.to_dict(), chosen)
-        return
+    emit(
+        result,
+        chosen,
+        table=_study_table,
+        value=lambda result: (trial.number for trial in result.front),
+        data=lambda result: result.to_dict(),
+    )
+
+
+def _study_table(result: StudyResult) -> None:
     from spikesearch.study.results import majority_sentence
 
-    if chosen is Format.value:
-        for trial in result.front:
-            print(trial.number)
-        return
     states = ", ".join(f"{count} {state}" for state, count in result.states.items() if count)
     print(f"Study {result.name} in {result.storage}: {states or 'no trials'}")
     if result.hypervolume is not None:
         print(f"Hypervolume (1 - accuracy, energy / reference energy; at most 1): {result.hypervolume:.4f}")
     if result.majority_share is not None:
         print(majority_sentence(result.majority_share))
-    columns = ("", "trial", "accuracy %", "energy uJ", "F_AEB", "params", "test %", "test uJ", "architecture")
     rows = [_row("", trial) for trial in result.front]
     rows += [_row("recommended", result.recommended)] if result.recommended else []
     rows += [_row("reference", result.reference)] if result.reference else []
     title = f"Pareto front: accuracy on the search split, energy under the {result.convention!r} convention"
-    print_table(title, columns, rows)
+    print_table(title, _TRIAL_COLUMNS, rows)
 
 
 def print_trial(trial: TrialResult, chosen: Format, convention: str) -> None:
     """Print one trial."""
-    if chosen is Format.value:
-        print(trial.number)
-    elif chosen is Format.table:
-        columns = ("", "trial", "accuracy %", "energy uJ", "F_AEB", "params", "test %", "test uJ", "architecture")
-        print_table(f"Energy under the {convention!r} convention", columns, [_row("recommended", trial)])
-    else:
-        print_structure(trial.to_dict(with_test=True), chosen)
+    title = f"Energy under the {convention!r} convention"
+    emit(
+        trial,
+        chosen,
+        table=lambda trial: print_table(title, _TRIAL_COLUMNS, [_row("recommended", trial)]),
+        value=lambda trial: [trial.number],
+        data=lambda trial: trial.to_dict(with_test=True),
+    )
 
 
-def print_retraining(done: Retraining, chosen: Format) -> None:
+def print_retraining(retraining: Retraining, chosen: Format) -> None:
     """Print a network that was trained by itself, beside what it is compared with."""
-    if chosen is Format.value:
-        print(done.retrained.test_accuracy)
-    elif chosen is Format.table:
-        print(f"Network in {done.folder}")
-        rows = [
-            (
-                row.role,
-                row.trial,
-                f"{100 * row.search_accuracy:.2f}",
-                f"{100 * row.test_accuracy:.2f}",
-                f"{row.energy_uJ:.4g}",
-                f"{row.params:,}",
-            )
-            for row in done.rows
-        ]
-        columns = ("", "trial", "search %", "test %", "energy uJ", "params")
-        print_table(f"Energy on the search split, under the {done.convention!r} convention", columns, rows)
-    else:
-        print_structure(done.to_dict(), chosen)
+    emit(
+        retraining,
+        chosen,
+        table=_retraining_table,
+        value=lambda retraining: [retraining.retrained.test_accuracy],
+        data=lambda retraining: retraining.to_dict(),
+    )
 
 
-def print_fidelity(done: Fidelity, chosen: Format) -> None:
+def _retraining_table(retraining: Retraining) -> None:
+    print(f"Network in {retraining.folder}")
+    rows = [
+        (
+            row.role,
+            row.trial,
+            f"{100 * row.search_accuracy:.2f}",
+            f"{100 * row.test_accuracy:.2f}",
+            f"{row.energy_uJ:.4g}",
+            f"{row.params:,}",
+        )
+        for row in retraining.rows
+    ]
+    columns = ("", "trial", "search %", "test %", "energy uJ", "params")
+    print_table(f"Energy on the search split, under the {retraining.convention!r} convention", columns, rows)
+
+
+def print_fidelity(fidelity: Fidelity, chosen: Format) -> None:
     """Print how well rankings agree with the accuracies of networks that were trained alone."""
-    if chosen in {Format.json, Format.yaml}:
-        print_structure(done.to_dict(), chosen)
-        return
-    if chosen is Format.value:
-        print("" if done.tau is None else done.tau)
-        return
-    dead = done.dead
+    emit(
+        fidelity,
+        chosen,
+        table=_fidelity_table,
+        value=lambda fidelity: ["" if fidelity.tau is None else fidelity.tau],
+        data=lambda fidelity: fidelity.to_dict(),
+    )
+
+
+def _fidelity_table(fidelity: Fidelity) -> None:
+    dead = fidelity.dead
     print(
-        f"Study {done.study}: {len(done.networks)} networks trained alone for {done.facts['epochs']} epochs, in "
-        f"{done.folder}\n{dead['either']} dead, which are not ranked: {dead['inherited']} with inherited weights, "
-        f"{dead['alone']} trained alone"
+        f"Study {fidelity.study}: {len(fidelity.networks)} networks trained alone for {fidelity.facts['epochs']} "
+        f"epochs, in {fidelity.folder}\n{dead['either']} dead, which are not ranked: {dead['inherited']} with "
+        f"inherited weights, {dead['alone']} trained alone"
     )
     rows: list[tuple[object, ...]] = []
-    for name, group in done.groups.items():
-        for ranking, found in group.rankings.items():
+    for name, group in fidelity.groups.items():
+        for ranking, agreement in group.rankings.items():
             first = ranking == next(iter(group.rankings))
-            values = (str(found.tau), str(found.spearman))
+            values = (str(agreement.tau), str(agreement.spearman))
             rows.append(
                 (name.replace("_", " ") if first else "", group.n if first else "", _RANKINGS[ranking], *values)
             )
-    for ranking, found in done.groups["all"].lead.items():
-        values = (str(found.tau), str(found.spearman))
-        rows.append(("all", done.groups["all"].n, f"inherited minus {_RANKINGS[ranking]}", *values))
+    for ranking, agreement in fidelity.groups["all"].lead.items():
+        values = (str(agreement.tau), str(agreement.spearman))
+        rows.append(("all", fidelity.groups["all"].n, f"inherited minus {_RANKINGS[ranking]}", *values))
     columns = ("networks", "number", "ranked by", "Kendall tau-b [95 %]", "Spearman [95 %]")
     print_table("Agreement with the accuracy of training alone, on the search split", columns, rows)
-    if done.ceiling is not None:
+    if fidelity.ceiling is not None:
         print(
-            f"Networks with two seeds: tau {done.retest.tau} with the accuracies of either, on average; that is "
-            f"{done.share_of_ceiling} times the ceiling, {done.retest.ceiling}.\nThe ceiling is what one more training "
-            "would tell; a perfect ranking could exceed it."
+            f"Networks with two seeds: tau {fidelity.retest.tau} with the accuracies of either, on average; that is "
+            f"{fidelity.share_of_ceiling} times the ceiling, {fidelity.retest.ceiling}.\nThe ceiling is what one more "
+            "training would tell; a perfect ranking could exceed it."
         )
 
 
+_TRIAL_COLUMNS = (
+    *("", "trial", "accuracy %", "energy uJ", "F_AEB", "params"),
+    *("test %", "test uJ", "architecture"),
+)
 _RANKINGS = {
     "inherited": "inherited accuracy",
     "energy": "energy alone",

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spikesearch.cli.output import Format, print_structure, print_table
+from spikesearch.cli.output import Format, emit, print_table
+
+if TYPE_CHECKING:
+    import optuna
+
+    from spikesearch.study.resolve import Target
 
 
 class Kind(StrEnum):
@@ -78,38 +83,27 @@ def create_recipe(
     return study.study_name
 
 
-def ran_recipes(what: str, chosen: Format, *, workers: int, storage: str | None, **options: Any) -> bool:
-    """Run a study of recipes and print it; do nothing and return false if it is none."""
-    from spikesearch.recipe.study import is_recipe_study
-    from spikesearch.study.prepare import available_cores
+def run_recipes(target: Target, chosen: Format, *, workers: int, **options: Any) -> None:
+    """Run a study of recipes and print it."""
+    from spikesearch.recipe.run import run_recipe_study
+    from spikesearch.study.search.pool import available_cores
 
-    if not is_recipe_study(what, storage):
-        return False
     if workers != 1:
         raise typer.BadParameter(
             "a study of recipes has one worker per command; start the command several times, each with --threads "
             f"{max(1, available_cores() // workers)}."
         )
-    from spikesearch.recipe.run import run_recipe_study
-
-    run_recipe_study(what, storage=storage, **options)
-    return shown_recipes(what, chosen, storage=storage)
+    study = run_recipe_study(target, **options)
+    show_recipes(study, target.store.name, chosen)
 
 
-def shown_recipes(name: str, chosen: Format, *, storage: str | None) -> bool:
-    """Print the state of a study of recipes; do nothing and return false if it is none."""
-    from spikesearch.recipe.study import KEYS, describe_recipes, is_recipe_study
-    from spikesearch.study.store import find_study, open_store
+def show_recipes(study: optuna.Study, storage: str, chosen: Format) -> None:
+    """Print the state of a study of recipes."""
+    from spikesearch.recipe.study import KEYS, describe_recipes
 
-    if not is_recipe_study(name, storage):
-        return False
-    store = open_store(storage, create=False)
-    found = describe_recipes(find_study(store, name), store.name)
-    if chosen is Format.value:
-        print("" if found["best"] is None else found["best"])
-    elif chosen is Format.table:
-        states = ", ".join(f"{count} {state}" for state, count in found["states"].items() if count)
-        print(f"Recipes {name} in {found['storage']}, from {found['from']} weights: {states}")
+    def table(recipes: dict[str, Any]) -> None:
+        states = ", ".join(f"{count} {state}" for state, count in recipes["states"].items() if count)
+        print(f"Recipes {recipes['name']} in {recipes['storage']}, from {recipes['from']} weights: {states}")
         rows = [
             (
                 trial["number"],
@@ -118,10 +112,15 @@ def shown_recipes(name: str, chosen: Format, *, storage: str | None) -> bool:
                 trial["epochs_run"],
                 *(trial["recipe"].get(key, "-") for key in KEYS),
             )
-            for trial in found["trials"]
+            for trial in recipes["trials"]
         ]
         columns = ("trial", "state", "accuracy %", "epochs run", *KEYS)
         print_table("Best first; accuracy on the search split", columns, rows)
-    else:
-        print_structure(found, chosen)
-    return True
+
+    emit(
+        describe_recipes(study, storage),
+        chosen,
+        table=table,
+        value=lambda recipes: ["" if recipes["best"] is None else recipes["best"]],
+        data=dict,
+    )

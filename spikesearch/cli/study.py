@@ -15,7 +15,7 @@ from spikesearch.cli.output import (
     FormatOption,
     RunDirOption,
     StorageOption,
-    print_structure,
+    emit,
     print_study,
     print_table,
     print_trial,
@@ -28,9 +28,9 @@ from spikesearch.cli.recipe import (
     RecipeTrialOption,
     SourceOption,
     create_recipe,
-    ran_recipes,
     refuse_recipe_options,
-    shown_recipes,
+    run_recipes,
+    show_recipes,
 )
 from spikesearch.errors import StudyError
 
@@ -76,7 +76,7 @@ def create(
     refuse_recipe_options(**{"trial": trial, "arch": arch, "from": source})
     from spikesearch.config import find_study_file, load_study_file
     from spikesearch.study import create_study
-    from spikesearch.study.prepare import load_data_of, new_supernet
+    from spikesearch.study.assembly import load_data_of, new_supernet
 
     config = load_study_file(find_study_file(study_file))
     new_supernet(config, load_data_of(config, download=download))  # wrong data are found before anything is written
@@ -117,25 +117,22 @@ def run(
 
         torch.set_num_threads(threads)
     options: dict[str, Any] = {
-        "storage": storage,
         "n_trials": n_trials,
         "timeout": timeout,
         "run_dir": run_dir,
         "device": device,
         "download": download,
     }
-    if study_name is None and ran_recipes(what, chosen, workers=workers, **options):
-        return
     from spikesearch.study import run_study
+    from spikesearch.study.assist import resolve_or_assist
     from spikesearch.study.results import read_results
     from spikesearch.study.store import storage_name
 
-    study = run_study(
-        what,
-        study_name=study_name,
-        workers=workers,
-        **options,
-    )
+    target = resolve_or_assist(what, storage=storage, study_name=study_name, device=device)
+    if target.kind == "recipe":
+        run_recipes(target, chosen, workers=workers, **options)
+        return
+    study = run_study(target, workers=workers, **options)
     print_study(read_results(study, storage_name(study)), chosen)
 
 
@@ -159,30 +156,30 @@ def list_(storage: StorageOption = None, chosen: FormatOption = Format.table) ->
     from spikesearch.study.store import list_studies, summary
 
     rows = [summary(study) for study in list_studies(storage)]
-    if chosen is Format.value:
-        for row in rows:
-            print(row["name"])
-    elif chosen is Format.table:
-        columns = ("name", "trials", "complete", "started", "made by")
-        values = [
-            (row["name"], row["n_trials"], row["complete"], row["started"] or "-", row["made_by"]) for row in rows
-        ]
-        print_table("Studies", columns, values)
-    else:
-        print_structure(rows, chosen)
+    columns = ("name", "trials", "complete", "started", "made by")
+    values = [(row["name"], row["n_trials"], row["complete"], row["started"] or "-", row["made_by"]) for row in rows]
+    emit(
+        rows,
+        chosen,
+        table=lambda rows: print_table("Studies", columns, values),
+        value=lambda rows: (row["name"] for row in rows),
+        data=list,
+    )
 
 
 @app.command()
 def show(name: NameArgument, storage: StorageOption = None, chosen: FormatOption = Format.table) -> None:
     """Show the state of a study: its Pareto front, the recommended trial and the reference."""
-    if shown_recipes(name, chosen, storage=storage):
-        return
-    from spikesearch.study import load_study
+    from spikesearch.study.provenance import kind_of
     from spikesearch.study.results import read_results
-    from spikesearch.study.store import storage_name
+    from spikesearch.study.store import find_study, open_store
 
-    study = load_study(name, storage=storage)
-    print_study(read_results(study, storage_name(study)), chosen)
+    store = open_store(storage, create=False)
+    study = find_study(store, name)
+    if kind_of(study) == "recipe":
+        show_recipes(study, store.name, chosen)
+    else:
+        print_study(read_results(study, store.name), chosen)
 
 
 @app.command()
@@ -216,7 +213,7 @@ def report(
 ) -> None:
     """Write a report in Markdown: picture and table of the front, test scores, energy per layer, provenance."""
     from spikesearch.report.markdown import study_report, write_report
-    from spikesearch.study.trained import open_trained
+    from spikesearch.study.session import open_trained
 
     trained = open_trained(name, storage=storage, run_dir=run_dir, device=device)
     if output is None:
@@ -238,14 +235,14 @@ def verify(
     from spikesearch.audit.verify import verify_study
 
     checks = verify_study(name, storage=storage, run_dir=run_dir, device=device)
-    if chosen is Format.table:
-        rows = [(check.name, "ok" if check.passed else "FAILED", check.found) for check in checks]
-        print_table(f"Study {name}", ("check", "result", "found"), rows)
-    elif chosen is Format.value:
-        for check in checks:
-            print("ok" if check.passed else "FAILED", check.name)
-    else:
-        print_structure([check.to_dict() for check in checks], chosen)
+    rows = [(check.name, "ok" if check.passed else "FAILED", check.found) for check in checks]
+    emit(
+        checks,
+        chosen,
+        table=lambda checks: print_table(f"Study {name}", ("check", "result", "found"), rows),
+        value=lambda checks: (f"{result} {check}" for check, result, _ in rows),
+        data=lambda checks: [check.to_dict() for check in checks],
+    )
     if not all(check.passed for check in checks):
         raise typer.Exit(1)
 

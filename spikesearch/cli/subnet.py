@@ -15,11 +15,12 @@ from spikesearch.cli.output import (
     RunDirOption,
     StorageOption,
     TrialOption,
+    emit,
     print_retraining,
-    print_structure,
 )
 from spikesearch.cli.recipe import SourceOption
 from spikesearch.cli.study import NameArgument, before_command
+from spikesearch.extensions import EXPORT_FORMATS
 
 app = typer.Typer(help="Take one architecture out of a study.", no_args_is_help=True, rich_markup_mode=None)
 app.callback()(before_command)
@@ -43,7 +44,8 @@ def extract(
     run_dir: RunDirOption = None,
 ) -> None:
     """Write a trial's network with its inherited weights, and print the folder."""
-    from spikesearch.study.trained import extract_subnet, open_trained
+    from spikesearch.study.session import open_trained
+    from spikesearch.subnet.extract import extract_subnet
 
     print(extract_subnet(open_trained(name, storage=storage, run_dir=run_dir), trial, output))
 
@@ -59,19 +61,19 @@ def evaluate(
     chosen: FormatOption = Format.table,
 ) -> None:
     """Score a trial's network with inherited weights again, and show its energy layer by layer."""
-    from spikesearch.study.trained import evaluate_subnet, open_trained
+    from spikesearch.study.session import open_trained
+    from spikesearch.subnet.evaluate import evaluate_subnet
 
     trained = open_trained(name, storage=storage, run_dir=run_dir, device=device)
     evaluation = evaluate_subnet(trained, trial, split.value)
-    if chosen is Format.value:
-        print(evaluation.accuracy)
-    elif chosen is Format.table:
-        print(
-            f"Trial {evaluation.number} of study {name}: accuracy {evaluation.accuracy:.2%} on the {split.value} split"
-        )
-        print(evaluation.energy.table())
-    else:
-        print_structure(evaluation.to_dict(), chosen)
+    title = f"Trial {evaluation.number} of study {name}: accuracy {evaluation.accuracy:.2%} on the {split.value} split"
+    emit(
+        evaluation,
+        chosen,
+        table=lambda evaluation: print(title, evaluation.energy.table(), sep="\n"),
+        value=lambda evaluation: [evaluation.accuracy],
+        data=lambda evaluation: evaluation.to_dict(),
+    )
 
 
 @app.command()
@@ -100,11 +102,11 @@ def retrain(
     chosen: FormatOption = Format.table,
 ) -> None:
     """Train a trial's network by itself, or what is left of that, and compare it on the test split; done once."""
-    from spikesearch.study.trained import open_trained
+    from spikesearch.study.session import open_trained
     from spikesearch.subnet.retrain import retrain_subnet
 
     trained = open_trained(name, storage=storage, run_dir=run_dir, device=device)
-    done = retrain_subnet(
+    retraining = retrain_subnet(
         trained,
         trial,
         source=None if source is None else source.value,
@@ -113,18 +115,16 @@ def retrain(
         recipe_from=recipe_from,
         output=output,
     )
-    print_retraining(done, chosen)
+    print_retraining(retraining, chosen)
 
 
-class ExportChoice(StrEnum):
-    """The keys of ``spikesearch.export.FORMATS``, and ``nir``, which is answered with what it cannot hold."""
+def _format(name: str) -> str:
+    from spikesearch.export import FORMATS
 
-    safetensors = "safetensors"
-    timm = "timm"
-    onnx = "onnx"
-    torch = "torch"
-    nir = "nir"
-    nir_stem = "nir-stem"
+    names = [*FORMATS, *(name for known in FORMATS.values() for name in known.refused)]
+    if name not in names:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(map(repr, names))}.")
+    return name
 
 
 @app.command()
@@ -135,7 +135,9 @@ def export(
     network: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Folder of a retrained network, instead of a trial.")
     ] = None,
-    to: Annotated[ExportChoice, typer.Option(help="Format.")] = ExportChoice.safetensors,
+    to: Annotated[
+        str, typer.Option(metavar=f"[{'|'.join(EXPORT_FORMATS.names())}]", callback=_format, help="Format.")
+    ] = "safetensors",
     opset: Annotated[int | None, typer.Option(help="Version of the ONNX operators.")] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder to write; by default exports/<trial>-<format> of the study's.")
@@ -144,8 +146,8 @@ def export(
     device: DeviceOption = "cpu",
 ) -> None:
     """Write a network for other tools, with a model card, checked on real images; print the folder."""
-    from spikesearch.study.trained import open_trained
+    from spikesearch.study.session import open_trained
     from spikesearch.subnet.export import export_subnet
 
     trained = open_trained(name, storage=storage, run_dir=run_dir, device=device)
-    print(export_subnet(trained, trial, to=to.value, output=output, network=network, opset=opset))
+    print(export_subnet(trained, trial, to=to, output=output, network=network, opset=opset))

@@ -13,8 +13,8 @@ from spikesearch.cli.output import (
     FormatOption,
     RunDirOption,
     StorageOption,
+    emit,
     print_fidelity,
-    print_structure,
     print_table,
 )
 from spikesearch.cli.study import NameArgument, NameOption, before_command
@@ -35,7 +35,7 @@ def train(
     download: DownloadOption = False,
 ) -> None:
     """Train the supernet of a study, or what is left of that, and print the study's name; no trial is run."""
-    from spikesearch.study.run import open_session
+    from spikesearch.study.session import open_session
 
     session = open_session(
         what, storage=storage, study_name=study_name, run_dir=run_dir, device=device, download=download
@@ -52,15 +52,17 @@ def info(
     chosen: FormatOption = Format.table,
 ) -> None:
     """Show the supernet of a study: size, hash, training."""
-    from spikesearch.study.trained import supernet_info
+    from spikesearch.study.session import open_study
 
-    facts = supernet_info(name, storage=storage, run_dir=run_dir)
-    if chosen is Format.value:
-        print(facts["hash"])
-    elif chosen is Format.table:
-        print_table(f"Supernet of study {name}", ("", ""), [(key, _text(value)) for key, value in facts.items()])
-    else:
-        print_structure(facts, chosen)
+    facts = open_study(name, storage=storage, run_dir=run_dir).supernet_info()
+    rows = [(key, _text(value)) for key, value in facts.items()]
+    emit(
+        facts,
+        chosen,
+        table=lambda facts: print_table(f"Supernet of study {name}", ("", ""), rows),
+        value=lambda facts: [facts["hash"]],
+        data=dict,
+    )
 
 
 @app.command()
@@ -77,7 +79,7 @@ def fidelity(
 ) -> None:
     """Train architectures alone, or what is left of that, and tell how well inherited weights rank them."""
     from spikesearch.audit.fidelity import measure_fidelity
-    from spikesearch.study.trained import open_trained
+    from spikesearch.study.session import open_trained
 
     trained = open_trained(name, storage=storage, run_dir=run_dir, device=device)
     print_fidelity(measure_fidelity(trained, n=n, epochs=epochs), chosen)

@@ -9,10 +9,19 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from spikesearch.config.data import DataConfig, Section
 from spikesearch.config.messages import explain, show
@@ -20,6 +29,7 @@ from spikesearch.errors import ConfigError, ConfigNotFoundError, did_you_mean
 from spikesearch.extensions import CONVENTIONS
 from spikesearch.io import user_path
 from spikesearch.space import SearchSpace
+from spikesearch.space.genes import LISTS
 from spikesearch.space.residual import RESIDUALS
 
 SCHEMA_VERSION = 1
@@ -30,16 +40,26 @@ NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class SpaceConfig(Section):
-    """The choices of the search space; see :class:`spikesearch.SearchSpace`."""
+if TYPE_CHECKING:
 
-    embed_dims: tuple[int, ...]
-    depths: tuple[int, ...]
-    num_heads: tuple[int, ...]
-    mlp_ratios: tuple[float, ...]
-    v_thresholds: tuple[float, ...]
-    taus: tuple[float, ...]
-    time_steps: tuple[int, ...]
+    class _Lists(Section):
+        """What type checkers see of the keys that the table of genes gives the section."""
+
+        def __getattr__(self, name: str) -> tuple[Any, ...]: ...
+
+else:
+    _Lists = create_model(
+        "_Lists",
+        __base__=Section,
+        **{
+            name: (tuple[gene.kind, ...], ... if gene.default is None else (gene.default,))
+            for name, gene in LISTS.items()
+        },
+    )
+
+
+class SpaceConfig(_Lists):
+    """The choices of the search space; see :class:`spikesearch.SearchSpace`."""
 
     @model_validator(mode="after")
     def _possible(self) -> SpaceConfig:
@@ -49,6 +69,11 @@ class SpaceConfig(Section):
     def search_space(self) -> SearchSpace:
         """Return the search space with these choices."""
         return SearchSpace(**self.model_dump())
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A study that was made before a gene existed says nothing of it.
+        return {name: choices for name, choices in dump(self).items() if tuple(choices) != (LISTS[name].default,)}
 
 
 class ModelConfig(Section):

@@ -22,9 +22,8 @@ from spikesearch.config.data import EventAugment, ImageAugment
 from spikesearch.data.bundle import Augmenter, Normalisation, Store
 from spikesearch.data.keyed import uniforms
 from spikesearch.errors import DataError
+from spikesearch.streams import CROP, ERASE, EVENTS, POLICY
 
-# Every use of one key draws from its own stream.
-_CROP, _POLICY, _ERASE, _EVENTS = range(4)
 _global_generators = Lock()
 
 
@@ -52,7 +51,7 @@ class ImageAugmenter:
 
     def raw(self, store: Store, positions: np.ndarray, key: tuple[int, ...]) -> torch.Tensor:
         """See :class:`spikesearch.data.bundle.Augmenter`."""
-        draws = uniforms((*key, _CROP), positions, 6)
+        draws = uniforms(CROP.key(*key), positions, 6)
         if self.config.crop_scale is not None:
             images = self._resized_crops(store, positions, draws)
         else:
@@ -64,7 +63,7 @@ class ImageAugmenter:
         policy = _policy(self.config.auto_augment, self.mean)
         if policy is not None:
             images = images.clone()
-            with _seeding((*key, _POLICY), positions) as seed:
+            with _seeding(POLICY.key(*key), positions) as seed:
                 for i in range(len(images)):
                     seed(i)
                     images[i] = _from_pil(policy(_to_pil(images[i])))
@@ -77,7 +76,7 @@ class ImageAugmenter:
         from timm.data.random_erasing import RandomErasing
 
         erase = RandomErasing(self.config.erase_prob, mode="const", device="cpu")
-        with _seeding((*key, _ERASE), positions) as seed:
+        with _seeding(ERASE.key(*key), positions) as seed:
             for i in range(len(samples)):
                 seed(i)
                 erase(samples[i])
@@ -110,7 +109,7 @@ class EventAugmenter:
         """See :class:`spikesearch.data.bundle.Augmenter`; frames are [n, T, C, H, W]."""
         frames = store.raw(positions)
         count, steps = frames.shape[:2]
-        draws = uniforms((*key, _EVENTS), positions, 4 + steps)
+        draws = uniforms(EVENTS.key(*key), positions, 4 + steps)
         frames = _flip(frames, draws[:, 0] < self.config.hflip, dim=-1)
         if self.config.roll:
             shifts = (draws[:, 1:3] * (2 * self.config.roll + 1)).long() - self.config.roll
@@ -198,7 +197,7 @@ def _from_pil(image: Image.Image) -> torch.Tensor:
 
 
 @contextmanager
-def _seeding(key: tuple[int, ...], positions: np.ndarray) -> Iterator[Callable[[int], None]]:
+def _seeding(key: list[int], positions: np.ndarray) -> Iterator[Callable[[int], None]]:
     """Give a function that seeds Python's and NumPy's global generators for one image; put both back at the end."""
     seeds = (uniforms(key, positions, 1)[:, 0] * 2**32).long().tolist()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -50,6 +50,13 @@ class Store(Protocol):
 
     def raw(self, positions: np.ndarray) -> torch.Tensor:
         """Return samples [n, *shape] to compute with: uint8 images, or float32 event counts."""
+
+
+class ImageStore(Store, Protocol):
+    """Raw samples that were made of images."""
+
+    def image(self, position: int) -> Image.Image:
+        """Return one image, whole and in its own size."""
 
 
 class Augmenter(Protocol):
@@ -116,6 +123,10 @@ class StoredSplit:
         for start in range(0, len(self), size):
             positions = range(start, min(start + size, len(self)))
             yield positions, self.images(positions), self.labels[start : positions.stop]
+
+    def whole(self, index: int) -> Image.Image:
+        """Return the image that a sample was made of, in its own size; not of event recordings."""
+        return cast("ImageStore", self.store).image(int(self.positions[index]))
 
     def _positions(self, indices: Indices) -> np.ndarray:
         return self.positions[np.asarray(indices, dtype=np.int64)]

@@ -71,12 +71,15 @@ class FileStore:
 
 
 def fit(image: Image.Image, size: int) -> Image.Image:
-    """Resize the shorter side to ``size`` (bicubic) and cut the central square."""
+    """Resize the shorter side to ``size`` (bicubic) and cut the central square.
+
+    The arithmetic is that of torchvision's ``Resize`` and ``CenterCrop``, so that timm, which is told of them, prepares
+    images in the same way.
+    """
     if image.size == (size, size):
         return image
-    scale = size / min(image.size)
-    width, height = (max(size, round(side * scale)) for side in image.size)
-    left, top = (width - size) // 2, (height - size) // 2
+    width, height = (size * side // min(image.size) for side in image.size)
+    left, top = round((width - size) / 2), round((height - size) / 2)
     resized = image.resize((width, height), Image.Resampling.BICUBIC)
     return resized.crop((left, top, left + size, top + size))
 

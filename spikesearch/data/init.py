@@ -14,6 +14,7 @@ from spikesearch.data.kind import KINDS, Inference
 from spikesearch.data.splits import split_indices
 from spikesearch.errors import ConfigError, DataError, DataNotFoundError, did_you_mean
 from spikesearch.io import atomic_write_text, user_path
+from spikesearch.space.genes import LISTS
 
 UPDATES = 1500  # steps of training that a first study takes
 SEARCH_IMAGES = 5000  # more make every trial slower, and its accuracy hardly sharper
@@ -111,15 +112,9 @@ def _space(facts: Inference) -> str:
     widths = [32, 48, 64] if facts.size <= 32 else [48, 64, 96]
     most = facts.frames or 4
     steps = [steps for steps in (most // 4, most // 2, most) if steps]
-    return f"""space:                      # the choices of every architecture
-  embed_dims: {widths}
-  depths: [1, 2]
-  num_heads: [2, 4]
-  mlp_ratios: [1, 2, 3]
-  v_thresholds: [0.6, 1.0, 1.4]
-  taus: [1.25, 2.0, 4.0]
-  time_steps: {steps}
-"""
+    lists = {name: list(gene.suggested) for name, gene in LISTS.items()} | {"embed_dims": widths, "time_steps": steps}
+    lines = [f"  {name}: {choices}\n" for name, choices in lists.items() if choices]
+    return "".join(["space:                      # the choices of every architecture\n", *lines])
 
 
 def _augment(facts: Inference) -> str:

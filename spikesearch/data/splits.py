@@ -9,6 +9,7 @@ import numpy as np
 
 from spikesearch.config.data import SplitConfig
 from spikesearch.errors import DataError
+from spikesearch.streams import SPLIT_ORDER, SPLITS
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def split_indices(
                 f"Class {name!r} has {len(members)} {'image' if len(members) == 1 else 'images'} to divide, but at "
                 f"least {needed} are needed, one for every split. Add images or remove the class."
             )
-        members = np.random.default_rng([seed, k]).permutation(members)
+        members = SPLITS.generator(seed, k).permutation(members)
         if config.folds is not None:
             # folds of every class start at another one, so that small classes do not all fill the first fold
             fold_of = (np.arange(len(members)) + k) % config.folds
@@ -88,7 +89,7 @@ def split_indices(
             parts[part].append(members[first:last])
     if config.max_train is not None:
         parts["train"] = _limit(parts["train"], config.max_train)
-    order = np.random.default_rng([seed, len(names)])
+    order = SPLIT_ORDER.generator(seed, len(names))
     train, search, test = (order.permutation(np.concatenate(arrays)).astype(np.int64) for arrays in parts.values())
     return SplitIndices(train, search, test)
 

@@ -5,8 +5,9 @@ The names below are loaded when they are first used: conventions need no torch.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from spikesearch._lazy import lazy_names
 
 if TYPE_CHECKING:
     from spikesearch.energy.activity import Activity
@@ -28,23 +29,18 @@ __all__ = [
     "register",
 ]
 
-_HOMES = {
-    "Activity": "spikesearch.energy.activity",
-    "CONVENTIONS": "spikesearch.energy.conventions",
-    "Convention": "spikesearch.energy.conventions",
-    "EnergyModel": "spikesearch.energy.model",
-    "EnergyReport": "spikesearch.energy.report",
-    "LayerEnergy": "spikesearch.energy.report",
-    "Prices": "spikesearch.energy.conventions",
-    "energy_model": "spikesearch.energy.model",
-    "measure_activity": "spikesearch.energy.measure",
-    "register": "spikesearch.energy.conventions",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'spikesearch.energy' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Activity": "spikesearch.energy.activity",
+        "CONVENTIONS": "spikesearch.energy.conventions",
+        "Convention": "spikesearch.energy.conventions",
+        "EnergyModel": "spikesearch.energy.model",
+        "EnergyReport": "spikesearch.energy.report",
+        "LayerEnergy": "spikesearch.energy.report",
+        "Prices": "spikesearch.energy.conventions",
+        "energy_model": "spikesearch.energy.model",
+        "measure_activity": "spikesearch.energy.measure",
+        "register": "spikesearch.energy.conventions",
+    },
+)

@@ -8,72 +8,49 @@ from typing import Any
 from spikesearch.energy import EnergyReport
 from spikesearch.nn import Spikformer, count_parameters
 from spikesearch.space.residual import RESIDUALS
-
-USAGE = {
-    "safetensors": """from spikesearch.export import load_network
-
-net = load_network("FOLDER")
-logits = net(images)""",
-    "timm": """import spikesearch  # makes the architecture known to timm
-import timm
-
-net = timm.create_model("local-dir:FOLDER", pretrained=True).eval()
-logits = net(images)""",
-    "onnx": """import onnxruntime
-
-session = onnxruntime.InferenceSession("FOLDER/model.onnx")
-(logits,) = session.run(["logits"], {"images": images})  # float32""",
-    "torch": """import torch
-
-net = torch.export.load("FOLDER/model.pt2").module()
-logits = net(images)""",
-    "nir-stem": """from spikingjelly.activation_based.nir_exchange import import_from_nir
-
-stem = import_from_nir("FOLDER/stem.nir", step_mode="m")
-maps, _ = stem(images_in_every_time_step)  # [T, N, C, H, W] to [T, N, D, height, width]""",
-}
+from spikesearch.tables import markdown_table
 
 
-def model_card(net: Spikformer, to: str, described: Mapping[str, Any], energies: Sequence[EnergyReport]) -> str:
+def model_card(net: Spikformer, usage: str, description: Mapping[str, Any], energies: Sequence[EnergyReport]) -> str:
     """Return the text of ``README.md``.
 
     Args:
         net: The network.
-        to: The format of the folder, a key of :data:`USAGE`.
-        described: Content of ``model.json``. Used where present: ``study``, ``trial``, ``weights``, ``class_names``,
+        usage: Python that loads ``FOLDER`` and runs it.
+        description: Content of ``model.json``. Used where present: ``study``, ``trial``, ``weights``, ``class_names``,
             ``normalisation``, ``frames``, ``data``, ``accuracy``, ``test_accuracy``, ``supernet_hash``, ``versions``,
             ``check``.
         energies: Reports on the same samples, one per convention.
     """
-    title = described.get("study") or f"spikformer-{net.arch.key}"
-    number = f", trial {described['trial']}" if described.get("trial") is not None else ""
+    title = description.get("study") or f"spikformer-{net.arch.key}"
+    number = f", trial {description['trial']}" if description.get("trial") is not None else ""
     parts = [
-        [f"# {title}{number}", "", _introduction(net, described)],
-        ["## Use", "", "```python", USAGE[to], "```", "", _input(net, described)],
+        [f"# {title}{number}", "", _introduction(net, description)],
+        ["## Use", "", "```python", usage, "```", "", _input(net, description)],
         _architecture(net),
-        _data(described),
-        _accuracy(described),
+        _data(description),
+        _accuracy(description),
         *([_energy(energies)] if energies else []),
-        _provenance(described),
+        _provenance(description),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
 
-def _introduction(net: Spikformer, described: Mapping[str, Any]) -> str:
+def _introduction(net: Spikformer, description: Mapping[str, Any]) -> str:
     arch = net.arch
-    weights = f", weights {described['weights']}" if described.get("weights") else ""
+    weights = f", weights {description['weights']}" if description.get("weights") else ""
     return (
         f"A Spikformer with {count_parameters(net):,} parameters: width {arch.embed_dim}, {arch.depth} "
         f"{'block' if arch.depth == 1 else 'blocks'}, {arch.time_steps} time steps{weights}."
     )
 
 
-def _input(net: Spikformer, described: Mapping[str, Any]) -> str:
+def _input(net: Spikformer, description: Mapping[str, Any]) -> str:
     size = f"{net.in_channels}, {net.image_size}, {net.image_size}"
-    frames = described.get("frames")
+    frames = description.get("frames")
     shape = f"[N, {size}]" if frames is None else f"[N, {frames}, {size}]"
     text = f"`images` is float32 `{shape}`"
-    if normalisation := described.get("normalisation"):
+    if normalisation := description.get("normalisation"):
         mean, std = (", ".join(f"{value:.6g}" for value in normalisation[key]) for key in ("mean", "std"))
         what = "8-bit pixels" if frames is None else "event counts"
         text += f", made from raw {what} as (raw - mean) / std with mean {mean} and std {std} per channel"
@@ -82,28 +59,25 @@ def _input(net: Spikformer, described: Mapping[str, Any]) -> str:
 
 def _architecture(net: Spikformer) -> list[str]:
     arch = net.arch
-    rows: list[tuple[Any, ...]] = [("stem", "", "", f"{arch.stem.v_threshold:g}", f"{arch.stem.tau:g}")]
-    for i, block in enumerate(arch.blocks):
-        rows.append((f"block {i}", block.num_heads, f"{block.mlp_ratio:g}", f"{block.v_threshold:g}", f"{block.tau:g}"))
     stages = ", ".join(str(stage) for stage in net.pool_stages) or "none"
     return [
         "## Architecture",
         "",
-        *_table(("", "heads", "MLP ratio", "threshold", "tau"), rows),
+        *markdown_table(*arch.table()),
         "",
         f"Stem stages that end in a max-pooling: {stages}. Residual connections: {RESIDUALS[net.residual].title}. "
         f"Key: `{arch.key}`.",
     ]
 
 
-def _data(described: Mapping[str, Any]) -> list[str]:
-    data, classes = described.get("data"), described.get("class_names")
+def _data(description: Mapping[str, Any]) -> list[str]:
+    data, classes = description.get("data"), description.get("class_names")
     lines = ["## Data", ""]
     if data:
         lines.append(f"{data['summary']}.")
         if data.get("splits"):
             rows = [(name, f"{count:,}", _SPLIT_USE.get(name, "")) for name, count in data["splits"].items()]
-            lines += ["", *_table(("split", "samples", "used for"), rows)]
+            lines += ["", *markdown_table(("split", "samples", "used for"), rows)]
     if classes:
         shown = [str(name) for name in classes[:20]]
         more = f" and {len(classes) - 20} more" if len(classes) > 20 else ""
@@ -111,15 +85,15 @@ def _data(described: Mapping[str, Any]) -> list[str]:
     return lines if len(lines) > 2 else []
 
 
-def _accuracy(described: Mapping[str, Any]) -> list[str]:
+def _accuracy(description: Mapping[str, Any]) -> list[str]:
     rows = []
     for name, split, what in (
         ("test_accuracy", "test", "nothing was chosen on it"),
         ("accuracy", "search", "the architecture was chosen on it, so it flatters"),
     ):
-        if described.get(name) is not None:
-            rows.append((split, f"{described[name]:.2%}", what))
-    return ["## Accuracy", "", *_table(("split", "accuracy", ""), rows)] if rows else []
+        if description.get(name) is not None:
+            rows.append((split, f"{description[name]:.2%}", what))
+    return ["## Accuracy", "", *markdown_table(("split", "accuracy", ""), rows)] if rows else []
 
 
 def _energy(energies: Sequence[EnergyReport]) -> list[str]:
@@ -142,7 +116,7 @@ def _energy(energies: Sequence[EnergyReport]) -> list[str]:
         f"activity measured on {first.n_images:,} samples; memory traffic is not part of it. "
         f"{first.mean_firing_rate:.4f} spikes per neuron and time step.",
         "",
-        *_table(("convention", "microjoules per sample", "MACs", "ACs", *once), rows),
+        *markdown_table(("convention", "microjoules per sample", "MACs", "ACs", *once), rows),
     ]
     for report in energies:
         rows = [
@@ -156,27 +130,22 @@ def _energy(energies: Sequence[EnergyReport]) -> list[str]:
             for layer in report.layers
         ]
         header = ("layer", "input rate", "MACs", "ACs", "microjoules")
-        lines += ["", f"### Convention `{report.convention}`, by layer", "", *_table(header, rows)]
+        lines += ["", f"### Convention `{report.convention}`, by layer", "", *markdown_table(header, rows)]
     return lines
 
 
-def _provenance(described: Mapping[str, Any]) -> list[str]:
+def _provenance(description: Mapping[str, Any]) -> list[str]:
     rows = [
-        ("study", described.get("study")),
-        ("trial", described.get("trial")),
-        ("weights", described.get("weights_hash")),
-        ("supernet", described.get("supernet_hash")),
-        ("data", (described.get("data") or {}).get("fingerprint")),
-        ("versions", ", ".join(f"{name} {version}" for name, version in (described.get("versions") or {}).items())),
+        ("study", description.get("study")),
+        ("trial", description.get("trial")),
+        ("weights", description.get("weights_hash")),
+        ("supernet", description.get("supernet_hash")),
+        ("data", (description.get("data") or {}).get("fingerprint")),
+        ("versions", ", ".join(f"{name} {version}" for name, version in (description.get("versions") or {}).items())),
     ]
-    if check := described.get("check"):
+    if check := description.get("check"):
         rows.append(("check", ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in check.items())))
     return ["## Provenance", "", *(f"- {name}: {value}" for name, value in rows if value not in (None, ""))]
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    lines = [header, ["---"] * len(header), *rows]
-    return ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines]
 
 
 _SPLIT_USE = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -15,7 +14,7 @@ from safetensors.torch import save
 from torch import nn
 
 from spikesearch.errors import CheckpointError, ExportError, StorageError
-from spikesearch.io import atomic_write_bytes, atomic_write_json, sync_folder, user_path
+from spikesearch.io import atomic_write_bytes, atomic_write_json, read_json, sync_folder, user_path
 from spikesearch.nn import Spikformer
 from spikesearch.nn.lif import StatelessNeuron
 from spikesearch.nn.network import SETTINGS
@@ -57,10 +56,10 @@ def save_network(folder: str | Path, net: Spikformer, facts: Mapping[str, Any]) 
     folder = user_path(folder, "The folder")
     if any(isinstance(module, StatelessNeuron) for module in net.modules()):
         raise ExportError("A fused or fast copy cannot be saved: save the network that it was made from.")
-    described = describe(net, facts)
-    with new_folder(folder, described) as scratch:
+    description = describe(net, facts)
+    with new_folder(folder, description) as scratch:
         write_weights(scratch, net)
-        atomic_write_json(scratch / FACTS, described)
+        atomic_write_json(scratch / FACTS, description)
     return folder
 
 
@@ -103,13 +102,13 @@ def read_facts(folder: str | Path) -> dict[str, Any]:
     """
     folder = user_path(folder, "The folder", CheckpointError)
     path = folder / FACTS
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        what = "does not exist" if not folder.exists() else f"holds no network: {FACTS} is missing"
-        raise CheckpointError(f"{folder} {what}; `spikesearch subnet export` writes one.") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is corrupt ({error}); write the network again.") from None
+    what = f"holds no network: {FACTS} is missing" if folder.exists() else "does not exist"
+    facts = read_json(
+        path,
+        error=CheckpointError,
+        remedy="write the network again.",
+        missing=f"{folder} {what}; `spikesearch subnet export` writes one.",
+    )
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise CheckpointError(f"{path} does not describe a network of spikesearch.")
     version = facts.get("format_version")
@@ -118,8 +117,6 @@ def read_facts(folder: str | Path) -> dict[str, Any]:
             f"{path} has format version {version}, newer than this spikesearch understands ({FORMAT_VERSION}); "
             "upgrade spikesearch."
         )
-    if isinstance(facts.get("model"), dict):
-        facts["model"].setdefault("residual", "add")  # 0.1.0 knew nothing else
     return facts
 
 
@@ -148,18 +145,18 @@ def write_weights(folder: Path, net: nn.Module) -> None:
 
 
 @contextmanager
-def new_folder(folder: Path, described: Mapping[str, Any]) -> Iterator[Path]:
+def new_folder(folder: Path, description: Mapping[str, Any]) -> Iterator[Path]:
     """Give a folder to write into, and put it in the place of ``folder`` when the block ends without an error.
 
     Args:
         folder: Where the files shall be.
-        described: The coming ``model.json``; a folder with the same network may be replaced.
+        description: The coming ``model.json``; a folder with the same network may be replaced.
 
     Raises:
         ExportError: If ``folder`` holds something else.
         StorageError: If it cannot be written.
     """
-    _refuse_other(folder, described)
+    _refuse_other(folder, description)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
@@ -206,15 +203,15 @@ def network_in(folder: Path) -> dict[str, Any] | None:
         raise ExportError(f"{folder} is not empty and holds no network of spikesearch; {_ADVICE}") from None
 
 
-def _refuse_other(folder: Path, described: Mapping[str, Any]) -> None:
+def _refuse_other(folder: Path, description: Mapping[str, Any]) -> None:
     before = network_in(folder)
     if before is None:
         return
-    if any(before.get(key) != described.get(key) for key in ("weights_hash", "architecture", "model")):
+    if any(before.get(key) != description.get(key) for key in ("weights_hash", "architecture", "model")):
         raise ExportError(f"{folder} holds another network; {_ADVICE}")
-    if before.get("files") != described["files"]:
+    if before.get("files") != description["files"]:
         raise ExportError(f"{folder} holds the same network in another format; {_ADVICE}")
-    foreign = sorted(path.name for path in folder.iterdir() if path.name not in described["files"])
+    foreign = sorted(path.name for path in folder.iterdir() if path.name not in description["files"])
     if foreign:
         raise ExportError(f"{folder} also holds {foreign[0]}, which would be lost; {_ADVICE}")
 

@@ -1,16 +1,17 @@
-"""What exporters share: neurons made of plain tensor operations, and the comparison with the network itself."""
+"""What formats share: neurons made of plain tensor operations, and the comparison with the network itself."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from importlib import import_module
 from typing import Any
 
 import torch
 from spikingjelly.activation_based.neuron import LIFNode
 from torch import Tensor, nn
 
-from spikesearch.errors import ExportError
+from spikesearch.errors import ExportError, MissingDependencyError
 from spikesearch.nn import Spikformer
 
 # Another runtime adds in another order, which may tip a neuron that is at its threshold: classes must agree on 99 % of
@@ -67,6 +68,21 @@ def trace(net: Spikformer, samples: Tensor) -> torch.export.ExportedProgram:
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # it names files of this machine
     return program
+
+
+def require(what: str, packages: Iterable[str], extra: str) -> None:
+    """Make sure that the packages of an extra of this package can be imported.
+
+    Raises:
+        MissingDependencyError: Naming the first that cannot.
+    """
+    for package in packages:
+        try:
+            import_module(package)
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"{what} needs the package {package} ({error}): pip install 'spikesearch[{extra}]'"
+            ) from None
 
 
 @torch.no_grad()

@@ -5,8 +5,9 @@ The names below are loaded when they are first used: the lists of units and mixe
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from spikesearch._lazy import lazy_names
 
 if TYPE_CHECKING:
     from spikesearch.nn.elastic import ChannelStats
@@ -16,20 +17,15 @@ if TYPE_CHECKING:
 
 __all__ = ["ChannelStats", "Spikformer", "Stage", "SubnetStats", "Supernet", "count_parameters", "fuse"]
 
-_HOMES = {
-    "ChannelStats": "spikesearch.nn.elastic",
-    "Spikformer": "spikesearch.nn.network",
-    "Stage": "spikesearch.nn.supernet",
-    "SubnetStats": "spikesearch.nn.supernet",
-    "Supernet": "spikesearch.nn.supernet",
-    "count_parameters": "spikesearch.nn.network",
-    "fuse": "spikesearch.nn.fast",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'spikesearch.nn' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "ChannelStats": "spikesearch.nn.elastic",
+        "Spikformer": "spikesearch.nn.network",
+        "Stage": "spikesearch.nn.supernet",
+        "SubnetStats": "spikesearch.nn.supernet",
+        "Supernet": "spikesearch.nn.supernet",
+        "count_parameters": "spikesearch.nn.network",
+        "fuse": "spikesearch.nn.fast",
+    },
+)

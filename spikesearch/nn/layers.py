@@ -68,14 +68,12 @@ class PlainLayers:
         self.residual = residual
 
     def weights(self, unit: Unit) -> nn.Module:
-        """See :class:`Layers`."""
         outputs = unit.outputs * unit.layer.groups
         if unit.layer.op == "conv":
             return nn.Conv2d(unit.inputs, outputs, 3, padding=1, bias=False)
         return nn.Linear(unit.inputs, outputs, bias=unit.averages)
 
     def norm(self, unit: Unit) -> nn.Module:
-        """See :class:`Layers`."""
         kind = nn.BatchNorm2d if unit.layer.op == "conv" else nn.BatchNorm1d
         norm = kind(unit.outputs * unit.layer.groups)
         if unit.spiking:
@@ -83,19 +81,15 @@ class PlainLayers:
         return norm
 
     def neurons(self, unit: Unit) -> nn.Module:
-        """See :class:`Layers`."""
         return PlainLIF(unit.spec.v_threshold, unit.spec.tau) if unit.spiking else Currents()
 
     def stream_neurons(self, spec: Spec) -> nn.Module:
-        """See :class:`Layers`."""
         return StreamLIF(spec.v_threshold, spec.tau) if RESIDUALS[self.residual].currents else NoLIF()
 
     def fixed_neurons(self, v_threshold: float, tau: float) -> nn.Module:
-        """See :class:`Layers`."""
         return PlainLIF(v_threshold, tau)
 
     def mixers(self, spec: BlockSpec) -> tuple[str, ...]:
-        """See :class:`Layers`."""
         return (spec.mixer,)
 
 
@@ -107,28 +101,22 @@ class ElasticLayers:
         self.residual = residual
 
     def weights(self, unit: Unit) -> nn.Module:
-        """See :class:`Layers`."""
         if unit.layer.op == "conv":
             return ElasticConv2d(unit.inputs, unit.outputs)
         return ElasticLinear(unit.inputs, unit.outputs, bias=unit.averages, groups=unit.layer.groups)
 
     def norm(self, unit: Unit) -> nn.Module:
-        """See :class:`Layers`."""
         return ElasticBatchNorm(unit.outputs, groups=unit.layer.groups)
 
     def neurons(self, unit: Unit) -> nn.Module:
-        """See :class:`Layers`."""
         return ElasticLIF(self.space.v_thresholds, self.space.taus) if unit.spiking else Currents()
 
     def stream_neurons(self, spec: Spec) -> nn.Module:
-        """See :class:`Layers`."""
         currents = RESIDUALS[self.residual].currents
         return ElasticStreamLIF(self.space.v_thresholds, self.space.taus) if currents else NoLIF()
 
     def fixed_neurons(self, v_threshold: float, tau: float) -> nn.Module:
-        """See :class:`Layers`."""
         return FixedLIF(v_threshold, tau)
 
     def mixers(self, spec: BlockSpec) -> tuple[str, ...]:
-        """See :class:`Layers`."""
         return self.space.mixers

@@ -287,7 +287,7 @@ class Currents(NoLIF):
         return x_seq.float()
 
 
-class PlainLIF(neuron.LIFNode):  # type: ignore[misc] # SpikingJelly has no types
+class PlainLIF(neuron.LIFNode):
     """SpikingJelly's multi-step LIF node that keeps nothing in evaluation mode, so that threads may share a network.
 
     There it computes :func:`lif`, the same spikes bit for bit; in training mode it is SpikingJelly's own.

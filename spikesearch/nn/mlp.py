@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 class ChannelMLP(BranchPlan):
     """Two layers on every token by itself."""
 
+    kind = "mlp"
     module = "mlp"
     layers = (
         Layer("fc1", 1, "mlp_ratio", reads_stream=True),

@@ -67,11 +67,13 @@ class BranchPlan(ABC):
     """A residual branch of a block: its layers, and the function that runs them.
 
     Attributes:
+        kind: Which branch of a block it is; a row of the table of genes says which one reads a gene first.
         module: Name of its module in a block.
         layers: Its layers, in the order in which they are built.
         fixed_neurons: Names of LIF neurons whose threshold and tau are no genes; see :meth:`extras`.
     """
 
+    kind: ClassVar[Literal["mixer", "mlp"]]
     module: ClassVar[str]
     layers: ClassVar[tuple[Layer, ...]]
     fixed_neurons: ClassVar[tuple[str, ...]] = ()

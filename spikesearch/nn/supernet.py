@@ -18,6 +18,7 @@ from spikesearch.nn.lif import ElasticStreamLIF, StreamLIF
 from spikesearch.nn.modules import Block, UnitModule
 from spikesearch.nn.network import Network, Spikformer
 from spikesearch.space.architecture import Architecture
+from spikesearch.space.genes import BLOCK, NETWORK, STEM
 from spikesearch.space.residual import check_residual
 from spikesearch.space.space import SearchSpace
 
@@ -47,14 +48,6 @@ class Stage:
         """Return the state behind the stage, and its output; both float32, in whatever precision it computes."""
         out = self.run(x).float()
         return (x + out if self.residual else out), out
-
-
-def stem_genes(arch: Architecture) -> Hashable:
-    return arch.embed_dim, arch.time_steps, arch.stem
-
-
-def branch_genes(spec, position: int) -> Hashable:
-    return (spec.mixer, spec.num_heads, spec.v_threshold, spec.tau) if position == 0 else spec.mlp_ratio
 
 
 class Supernet(Network):
@@ -149,12 +142,15 @@ class Supernet(Network):
         """
         self.space.check(arch)
         steps = arch.time_steps
-        stages = [Stage("stem", stem_genes(arch), lambda x: self.stem(time_first(x, steps), arch), residual=False)]
+        # What a stage depends on and earlier ones do not follows from the table of genes: a gene belongs to the branch
+        # that its row names, by default to the first.
+        genes = *(getattr(arch, gene.name) for gene in NETWORK), *(getattr(arch.stem, gene.name) for gene in STEM)
+        stages = [Stage("stem", genes, lambda x: self.stem(time_first(x, steps), arch), residual=False)]
         for i, spec in enumerate(arch.blocks):
             block = self.blocks[i]
             assert isinstance(block, Block)
-            for position, (name, branch) in enumerate(block.branches(spec)):
-                genes = branch_genes(spec, position)
+            for name, branch in block.branches(spec):
+                genes = tuple(getattr(spec, gene.name) for gene in BLOCK if gene.branch == branch.plan.kind)
                 stages.append(Stage(f"blocks.{i}.{name}", genes, partial(branch, arch=arch, spec=spec)))
         return tuple(stages)
 

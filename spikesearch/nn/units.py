@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import fsum
 from typing import Literal
 
 from spikesearch.errors import SpaceError
@@ -141,4 +142,5 @@ def stem_share() -> float:
 
 def block_share(spec: BlockSpec) -> float:
     """Return the multiplications per token of a block's layers over ``embed_dim ** 2``, without products of spikes."""
-    return sum(layer.dense_share(spec) for plan in branch_plans(spec.mixer) for layer in plan.layers)
+    # fsum: the sampler's features, and so its proposals, must not depend on the order of the layers.
+    return fsum(layer.dense_share(spec) for plan in branch_plans(spec.mixer) for layer in plan.layers)

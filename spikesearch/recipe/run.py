@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
@@ -20,9 +19,14 @@ from spikesearch.errors import StudyError
 from spikesearch.recipe.study import FINISHED, RecipeStudy
 from spikesearch.scoring.calibration import calibration_images
 from spikesearch.scoring.network import calibrate_network, score_network
-from spikesearch.study import prepare, provenance
-from spikesearch.study.owner import claim
-from spikesearch.study.store import Store, expect_study, find_study, open_store, run_folder
+from spikesearch.streams import RECIPES
+from spikesearch.study import provenance
+from spikesearch.study.assembly import load_data_of
+from spikesearch.study.attributes import DIVERGED, ENERGY, ORIGIN, RETRY_OF, RUN_DIR, WORKER
+from spikesearch.study.checks import check_device, check_folder
+from spikesearch.study.folder import claim, run_folder
+from spikesearch.study.resolve import Target, find
+from spikesearch.study.session import Session
 from spikesearch.study.worker import Worker, running_here
 from spikesearch.train.checkpoint import CheckpointFolder
 from spikesearch.train.network import plain_copy, train_network
@@ -30,18 +34,16 @@ from spikesearch.train.network import plain_copy, train_network
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from spikesearch.data import DataBundle
     from spikesearch.nn import Spikformer
 
 _log = logging.getLogger(__name__)
 
 STARTUP_TRIALS = 5  # per bracket of Hyperband, before TPE has a model
 REDUCTION = 3
-WORKER, RETRY_OF, ORIGIN = "worker", "retry_of", "origin"
 
 
 def run_recipe_study(
-    name: str,
+    name: str | Target,
     *,
     storage: str | BaseStorage | None = None,
     n_trials: int | None = None,
@@ -56,7 +58,7 @@ def run_recipe_study(
     Several calls may work on one study at once. A trial whose process died is repeated from its last checkpoint.
 
     Args:
-        name: Name of the recipe study.
+        name: Name of the recipe study, or the study as it was found.
         storage: As for :func:`spikesearch.load_study`.
         n_trials: Trials to finish in this call; by default as many as the study lacks.
         timeout: Seconds after which no trial is started.
@@ -75,15 +77,16 @@ def run_recipe_study(
         raise StudyError(f"`n_trials` must be at least 1, but got {n_trials}.")
     if timeout is not None and not timeout > 0:
         raise StudyError(f"`timeout` must be above 0 seconds, but got {timeout}.")
-    store = open_store(storage, create=False)
-    study = find_study(store, name)
+    target = name if isinstance(name, Target) else find(name, storage)
+    store, study = target.store, target.existing
     about = RecipeStudy.of(study)
-    prepare.check_device(device)
-    folder = run_folder(store.url, name, run_dir, study.user_attrs.get(provenance.RUN_DIR))
-    prepare.check_folder(folder)
-    data = prepare.load_data_of(about.config, download=download)
+    check_device(device)
+    folder = run_folder(store.url, target.name, run_dir, study.user_attrs.get(RUN_DIR))
+    check_folder(folder)
+    data = load_data_of(about.config, download=download)
     net = about.start(store, data, device)
-    with store.locked(name):
+    session = Session(store, study, about.config, folder, device, data)
+    with session.lock():
         about.check_origin(study, store, data)
         if store.url is not None:  # a study in memory cannot come back for its files
             claim(folder, study)
@@ -94,45 +97,45 @@ def run_recipe_study(
     images = calibration_images(data, about.config.scoring).to(device)
     deadline = None if timeout is None else time.monotonic() + timeout
     run = uuid.uuid4().hex[:12]
-    search = _Search(store, study, about, data, net, images, folder, device, progress, run)
-    done = 0
-    with expect_study(store, name), running_here(run):
+    search = _RecipeSearch(session, about, net, images, progress, run)
+    ended = 0
+    with session.expected(), running_here(run):
         while deadline is None or time.monotonic() < deadline:
-            if n_trials is not None and done >= n_trials:
+            if n_trials is not None and ended >= n_trials:
                 break
             trial = search.next_trial(limited=n_trials is None)
             if trial is None:
                 break
             search.run(trial)
-            done += 1
+            ended += 1
     return study
 
 
 @dataclass(frozen=True)
-class _Search:
+class _RecipeSearch:
     """One process at work on a recipe study."""
 
-    store: Store
-    study: optuna.Study
+    session: Session
     about: RecipeStudy
-    data: DataBundle
     net: Spikformer
     calibration: Tensor
-    folder: Path
-    device: str
     progress: bool
     run_id: str
 
+    @property
+    def study(self) -> optuna.Study:
+        return self.session.study
+
     def next_trial(self, *, limited: bool) -> optuna.Trial | None:
         """Return a trial with a recipe; ``None`` if the study holds (or other processes run) as many as it shall."""
-        with self.store.locked(self.study.study_name):
+        with self.session.lock():
             self._repair()
             trials = self.study.get_trials(deepcopy=False)
             busy = sum(trial.state in (*FINISHED, TrialState.RUNNING) for trial in trials)
             if limited and busy >= self.about.n_trials:
                 return None
             # from (seed, number of the trial), never from how often the process was started
-            seed = int(np.random.SeedSequence([self.about.config.seed, len(trials)]).generate_state(1)[0])
+            seed = int(RECIPES.seed(self.about.config.seed, len(trials))[0])
             self.study.sampler = optuna.samplers.TPESampler(n_startup_trials=STARTUP_TRIALS, seed=seed)
             trial = self.study.ask(self.about.distributions())
             trial.set_user_attr(WORKER, Worker.here(self.run_id).to_dict())
@@ -142,7 +145,7 @@ class _Search:
         """Train with the trial's recipe and tell its result."""
         recipe = self.about.config.train.model_copy(update=dict(trial.params))
         origin = int(trial.user_attrs.get(ORIGIN, trial.number))
-        states = self.folder / "trials" / str(origin)
+        states = self.session.folder / "trials" / str(origin)
         reported = self._replay(trial)
         _log.info("Trial %d: %s", trial.number, ", ".join(f"{key} {value:.4g}" for key, value in trial.params.items()))
 
@@ -157,13 +160,13 @@ class _Search:
         try:
             train_network(
                 self.net,
-                self.data,
+                self.session.data,
                 recipe,
                 seed=self.about.config.seed,
                 folder=states,
                 title=f"Trial {trial.number}",
                 energy_model=energy_model(self.about.config.scoring),
-                device=self.device,
+                device=self.session.device,
                 progress=self.progress,
                 on_epoch=on_epoch,
             )
@@ -171,7 +174,7 @@ class _Search:
             self.study.tell(trial, state=TrialState.PRUNED)
         except FloatingPointError as error:
             _log.warning("Trial %d: %s", trial.number, error)
-            trial.set_user_attr("diverged", True)
+            trial.set_user_attr(DIVERGED, True)
             self.study.tell(trial, state=TrialState.PRUNED)
         else:
             self.study.tell(trial, reported[recipe.epochs])
@@ -180,8 +183,8 @@ class _Search:
     def _score(self, trial: optuna.Trial, module: nn.Module) -> float:
         net = plain_copy(self.net, module)
         calibrate_network(net, self.calibration)
-        score = score_network(net, self.data, self.about.config.scoring, "search")
-        trial.set_user_attr("energy_uJ", score.energy_uJ)
+        score = score_network(net, self.session.data, self.about.config.scoring, "search")
+        trial.set_user_attr(ENERGY, score.energy_uJ)
         return score.accuracy
 
     def _replay(self, trial: optuna.Trial) -> dict[int, float]:
@@ -212,5 +215,5 @@ class _Search:
 
 def _lives(trial: FrozenTrial) -> bool:
     # A trial gets its worker while the lock is held, so that one without is a dead process's.
-    worker = Worker.from_dict(trial.user_attrs.get(WORKER))
+    worker = Worker.of(trial)
     return worker is not None and worker.is_alive()

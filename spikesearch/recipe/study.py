@@ -6,10 +6,9 @@ prunes between epochs. It is persistent like a search of architectures, and goes
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,23 +17,19 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from spikesearch.config import StudyConfig, TrainConfig
-from spikesearch.errors import CheckpointError, StorageError, StudyError, StudyNotFoundError
-from spikesearch.io import user_path
+from spikesearch.errors import CheckpointError, StudyError
+from spikesearch.io import read_json, user_path
 from spikesearch.space import Architecture
-from spikesearch.study import prepare, provenance
-from spikesearch.study.owner import new_identity
-from spikesearch.study.resolve import resolve
+from spikesearch.study import provenance
+from spikesearch.study.assembly import load_data_of, new_supernet
+from spikesearch.study.attributes import DATA_FINGERPRINT, ENERGY, RECIPE, STUDY_ID, SUPERNET_HASH, VERSIONS
+from spikesearch.study.checks import check_data
+from spikesearch.study.folder import new_study_id
+from spikesearch.study.resolve import find, resolve
 from spikesearch.study.results import find_trial
-from spikesearch.study.store import (
-    Store,
-    check_name,
-    find_study,
-    load_study,
-    open_store,
-    quietly,
-    run_folder,
-    study_exists,
-)
+from spikesearch.study.session import open_study
+from spikesearch.study.store import Store, check_name, find_study, is_begun, quietly, study_exists
+from spikesearch.versions import package_versions
 
 if TYPE_CHECKING:
     from spikesearch.data import DataBundle
@@ -44,7 +39,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 KEYS = ("lr", "weight_decay", "label_smoothing", "mixup", "drop_path", "epochs", "surrogate_slope")
-_FIRST_KEYS = ("lr", "weight_decay", "label_smoothing", "mixup", "epochs")  # of studies that do not say
 N_TRIALS = 30
 EPOCHS_SHARE = 3  # a recipe takes at least a third of the study file's epochs
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -59,7 +53,7 @@ class RecipeStudy:
         architecture: What is trained.
         source: What training begins with.
         search: Name of the study whose supernet the ``inherited`` weights are from.
-        n_trials: Finished or pruned trials that the study holds when it is done.
+        n_trials: Finished or pruned trials that the study holds in the end.
         keys: Which keys of the recipe are searched.
     """
 
@@ -88,7 +82,7 @@ class RecipeStudy:
         Raises:
             StudyError: If it is no recipe study.
         """
-        stored = study.user_attrs.get(provenance.RECIPE)
+        stored = study.user_attrs.get(RECIPE)
         if stored is None:
             raise StudyError(
                 f"The study {study.study_name!r} is not one of recipes; `spikesearch study create --kind recipe` makes "
@@ -100,7 +94,7 @@ class RecipeStudy:
             stored["from"],
             stored["search"],
             stored["n_trials"],
-            tuple(stored.get("keys", _FIRST_KEYS)),
+            tuple(stored["keys"]),
         )
 
     def distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
@@ -136,22 +130,22 @@ class RecipeStudy:
             StudyError: If the weights are to be inherited from a supernet that is not there, or that was trained on
                 other data: these may hold images of the search split that recipes are judged on.
         """
+        from spikesearch.scoring import Scorer
         from spikesearch.train.network import fresh_network
 
         if self.source == "scratch":
-            return fresh_network(prepare.new_supernet(self.config, data).extract(self.architecture), self.config.seed)
-        search = find_study(store, self.search)
-        folder = run_folder(store.url, self.search, None, search.user_attrs.get(provenance.RUN_DIR))
-        supernet = prepare.open_supernet(search, folder, device)
-        with store.locked(self.search):
+            return fresh_network(new_supernet(self.config, data).extract(self.architecture), self.config.seed)
+        search = open_study(self.search, storage=store.storage, device=device)
+        supernet = search.supernet()
+        with search.lock():
             provenance.set_once(
-                search,
-                provenance.DATA_FINGERPRINT,
+                search.study,
+                DATA_FINGERPRINT,
                 data.fingerprint,
                 "weights of its supernet may have been trained on images that recipes would be judged on. Restore the "
                 "data, or train from scratch (--from scratch).",
             )
-        return prepare.make_scorer(self.config, supernet, data, device).extract(self.architecture)
+        return Scorer(supernet, data, self.config.scoring, device=device).extract(self.architecture)
 
     def check_origin(self, study: optuna.Study, store: Store, data: DataBundle) -> None:
         """Record with a recipe study what its trials begin with and learn from, or verify it.
@@ -161,12 +155,12 @@ class RecipeStudy:
         Raises:
             StudyError: If the study was made with other data or another supernet.
         """
-        prepare.check_data(study, data)
+        check_data(study, data)
         if self.source == "inherited":
             provenance.set_once(
                 study,
-                provenance.SUPERNET_HASH,
-                find_study(store, self.search).user_attrs[provenance.SUPERNET_HASH],
+                SUPERNET_HASH,
+                find_study(store, self.search).user_attrs[SUPERNET_HASH],
                 f"the study {self.search!r} has another supernet now, and recipes with other weights to begin with "
                 "would not be comparable. Restore that study and its files, or give --study-name to start another "
                 "study of recipes.",
@@ -203,18 +197,18 @@ def create_recipe_study(
     if trial is not None and arch is not None:
         raise StudyError("`trial` and `arch` both say which architecture is meant; give one of them.")
     target = resolve(what, storage=storage)
-    store = open_store(target.url)
+    store = target.store
     if arch is None:
-        if not target.exists:
+        if target.study is None:
             raise StudyError(
                 f"There is no study {target.name!r} to take an architecture from; `spikesearch study run "
                 f"{target.name}` makes it, or give one with --arch."
             )
-        arch = find_trial(load_study(target.name, storage=store.storage), trial).architecture
+        arch = find_trial(target.study, trial).architecture
     target.config.space.search_space().check(arch)
     about = RecipeStudy(target.config, arch, source, target.name)
-    data = prepare.load_data_of(target.config, download=download)
-    if source == "inherited" and not target.exists:
+    data = load_data_of(target.config, download=download)
+    if source == "inherited" and target.study is None:
         raise StudyError(
             f"There is no study {target.name!r} to inherit weights from; train from scratch (--from scratch)."
         )
@@ -225,14 +219,13 @@ def create_recipe_study(
 
 
 def _create(store: Store, name: str, about: RecipeStudy, data: DataBundle, load_if_exists: bool) -> optuna.Study:
-    with store.locked(name):
+    with store.lock(name):
         if store.has(name):
             study = find_study(store, name)
-            if provenance.RECIPE in study.user_attrs or study.get_trials(deepcopy=False):
+            if is_begun(study):
                 if not load_if_exists:
                     raise study_exists(store, name)
-                stored = RecipeStudy.of(study)
-                if stored.to_dict() != replace(about, keys=stored.keys).to_dict():  # an older one searches fewer keys
+                if RecipeStudy.of(study).to_dict() != about.to_dict():
                     raise StudyError(f"The study {name!r} is about something else; choose another --study-name.")
                 about.check_origin(study, store, data)
                 return study
@@ -245,21 +238,12 @@ def _create(store: Store, name: str, about: RecipeStudy, data: DataBundle, load_
             )
         about.check_origin(study, store, data)
         quietly(study.set_metric_names, ["accuracy"])
-        study.set_user_attr(provenance.IDENTITY, new_identity())
-        study.set_user_attr(provenance.VERSIONS, provenance.package_versions())
+        study.set_user_attr(STUDY_ID, new_study_id())
+        study.set_user_attr(VERSIONS, package_versions())
         if not study.get_trials(deepcopy=False):
             study.enqueue_trial(about.first())
-        study.set_user_attr(provenance.RECIPE, about.to_dict())  # last: says that the study is complete
+        study.set_user_attr(RECIPE, about.to_dict())  # last: says that the study is complete
         return study
-
-
-def is_recipe_study(name: str | Path, storage: str | BaseStorage | None = None) -> bool:
-    """Tell whether a storage holds a study of recipes of this name; no storage is created."""
-    try:
-        study = find_study(open_store(storage, create=False), str(name))
-    except (StudyNotFoundError, StorageError):
-        return False
-    return provenance.RECIPE in study.user_attrs
 
 
 def best_recipe(
@@ -278,7 +262,7 @@ def best_recipe(
     Raises:
         StudyError: If it is no recipe study or no trial is COMPLETE.
     """
-    study = find_study(open_store(storage, create=False), name)
+    study = find(name, storage).existing
     about = RecipeStudy.of(study)
     best = best_of(study)
     if best is None:
@@ -312,7 +296,7 @@ def describe_recipes(study: optuna.Study, storage: str) -> dict[str, Any]:
                 "state": trial.state.name.lower(),
                 "accuracy": trial.value,
                 "epochs_run": max(trial.intermediate_values, default=0),
-                "energy_uJ": trial.user_attrs.get("energy_uJ"),
+                "energy_uJ": trial.user_attrs.get(ENERGY),
                 "recipe": dict(trial.params),
             }
             for trial in ended
@@ -328,14 +312,12 @@ def read_architecture(path: Path) -> Architecture:
         SpaceError: If the architecture is impossible.
     """
     path = user_path(path, "`arch`", CheckpointError)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"Cannot read an architecture from {path}: {error}.") from None
+    remedy = "`spikesearch subnet extract` writes an architecture into model.json."
+    content = read_json(path, error=CheckpointError, remedy=remedy)
     if isinstance(content, Mapping) and "architecture" in content:
         content = content["architecture"]
     if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path} holds no architecture; `spikesearch subnet extract` writes one into model.json.")
+        raise CheckpointError(f"{path} holds no architecture; {remedy}")
     return Architecture.from_dict(dict(content))
 
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from spikesearch.errors import MissingDependencyError
+from spikesearch.canvas import as_png, new_figure
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
     from spikesearch.study.results import StudyResult, TrialResult
 
 # distinguishable without colours too: every group has a marker of its own
@@ -66,29 +62,6 @@ def pareto_figure(result: StudyResult) -> bytes:
     axes.grid(alpha=0.3, which="major")
     axes.legend(loc="lower right")
     return as_png(figure)
-
-
-def new_figure() -> tuple[Figure, Axes]:
-    """Return an empty figure and its axes.
-
-    Raises:
-        MissingDependencyError: If matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError("Pictures need matplotlib: pip install 'spikesearch[plots]'.") from error
-    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
-    return figure, figure.add_subplot()
-
-
-def as_png(figure: Figure) -> bytes:
-    """Return a figure as a PNG file."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    return buffer.getvalue()
 
 
 def _columns(trials: Sequence[TrialResult]) -> tuple[list[float], list[float]]:

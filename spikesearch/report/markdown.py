@@ -10,18 +10,19 @@ from pathlib import Path
 from spikesearch.errors import MissingDependencyError, StudyError
 from spikesearch.io import atomic_write_bytes, atomic_write_text, user_path
 from spikesearch.report.figures import pareto_figure
-from spikesearch.study import provenance
-from spikesearch.study.results import StudyResult, TrialResult, majority_sentence
-from spikesearch.study.trained import Trained, final_score
+from spikesearch.study.attributes import SAMPLER, VERSIONS
+from spikesearch.study.results import TrialResult, majority_sentence
+from spikesearch.study.session import Session
+from spikesearch.tables import markdown_table
 
 _log = logging.getLogger(__name__)
 
 
-def write_report(trained: Trained, output: Path) -> None:
+def write_report(session: Session, output: Path) -> None:
     """Write the report of a study, and a picture of its Pareto front beside it (``report.md``, ``report.png``).
 
     Args:
-        trained: The study with its trained supernet.
+        session: The study with its trained supernet.
         output: The Markdown file.
 
     Raises:
@@ -33,25 +34,25 @@ def write_report(trained: Trained, output: Path) -> None:
         raise StudyError(f"`output` must be a Markdown file such as report.md, but got {str(output)!r}.")
     picture, drawn = output.with_suffix(".png"), None
     try:
-        drawn = pareto_figure(trained.results())
+        drawn = pareto_figure(session.results())
     except MissingDependencyError as error:
         _log.warning("The report has no picture. %s", error)
-    atomic_write_text(output, study_report(trained, picture=picture.name if drawn else None))
+    atomic_write_text(output, study_report(session, picture=picture.name if drawn else None))
     if drawn:
         atomic_write_bytes(picture, drawn)
 
 
-def study_report(trained: Trained, *, picture: str | None = None) -> str:
-    """Return the report of a study; scores the recommended and the reference on the test split if that is not done.
+def study_report(session: Session, *, picture: str | None = None) -> str:
+    """Return the report of a study; the recommended and the reference get a test score if they have none.
 
     Args:
-        trained: The study with its trained supernet.
+        session: The study with its trained supernet.
         picture: File name of a picture of the Pareto front, to be shown.
     """
-    for reported in _reported(trained.results()):
-        final_score(trained.store, trained.study, trained.scorer, reported.architecture)
-    result = trained.results()
-    config = trained.config
+    for finalist in session.results().finalists:
+        session.final_score(finalist.architecture)
+    result = session.results()
+    config = session.config
     states = ", ".join(f"{count} {state}" for state, count in result.states.items() if count) or "no trials"
     lines = [
         f"# Study {result.name}",
@@ -78,30 +79,26 @@ def study_report(trained: Trained, *, picture: str | None = None) -> str:
         lines += [f"Hypervolume of (1 - accuracy, energy / reference energy), at most 1: {result.hypervolume:.4f}.", ""]
     for role, trial in (("recommended", result.recommended), ("reference", result.reference)):
         if trial is not None:
-            _, energy = trained.scorer.evaluate(trial.architecture, "search")
+            _, energy = session.scorer().evaluate(trial.architecture, "search")
             lines += [f"## Energy of the {role} architecture, layer by layer", "", "```", energy.table(), "```", ""]
             lines += ["```json", json.dumps(trial.architecture.to_dict()), "```", ""]
-    attrs = trained.study.user_attrs
+    attrs = session.study.user_attrs
     lines += [
         "## Where it comes from",
         "",
-        f"- data: {trained.data.summary()}",
-        f"- supernet: {attrs[provenance.SUPERNET_HASH]}",
-        f"- sampler: {attrs[provenance.SAMPLER]['name']}, seed {config.seed}",
-        "- versions: " + ", ".join(f"{name} {version}" for name, version in attrs[provenance.VERSIONS].items()),
+        f"- data: {session.data.summary()}",
+        f"- supernet: {session.supernet_hash}",
+        f"- sampler: {attrs[SAMPLER]['name']}, seed {config.seed}",
+        "- versions: " + ", ".join(f"{name} {version}" for name, version in attrs[VERSIONS].items()),
     ]
     return "\n".join(lines) + "\n"
-
-
-def _reported(result: StudyResult) -> list[TrialResult]:
-    return [trial for trial in (result.reference, result.recommended) if trial is not None]
 
 
 def _table(rows: Sequence[tuple[str, TrialResult | None]], *, with_test: bool) -> list[str]:
     columns = ["", "trial", "accuracy", "energy", "F_AEB", "parameters"]
     columns += ["test accuracy", "test energy"] if with_test else []
     columns.append("architecture")
-    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    lines = []
     for role, trial in rows:
         if trial is None:
             continue
@@ -111,5 +108,5 @@ def _table(rows: Sequence[tuple[str, TrialResult | None]], *, with_test: bool) -
         if with_test:
             cells += [f"{trial.test['accuracy']:.2%}", f"{trial.test['energy_uJ']:.4g}"] if trial.test else ["", ""]
         cells.append(trial.describe())
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+        lines.append(cells)
+    return markdown_table(columns, lines)

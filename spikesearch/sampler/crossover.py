@@ -5,8 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from optuna.distributions import CategoricalDistribution
+
 from spikesearch.sampler import genes
-from spikesearch.sampler.domain import ArchitectureDomain, Domain, Genome, group_of
+from spikesearch.sampler.domain import Domain, Genome, group_of
 from spikesearch.sampler.errors import SamplerError
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ class UniformCrossover(Crossover):
         return child
 
     def _blends(self, distribution: object) -> bool:
-        if isinstance(distribution, genes.CategoricalDistribution):
+        if isinstance(distribution, CategoricalDistribution):
             return False
         count = genes.levels(distribution)  # type: ignore[arg-type]
         return count is None or count >= self.min_levels
@@ -81,8 +83,8 @@ class BlockCrossover(Crossover):
     """Whole blocks, aligned by their place: the genes of a group are inherited together.
 
     A group is what stands before a name's last dot (``block3``, ``stem``); a name without a dot is a group of its own.
-    A block that only one parent has comes from that parent. Genes of a block work together in one layer of the network,
-    and with inherited weights a block's weights belong to its place.
+    How many blocks there are is inherited first, and a block that only one parent has comes from that parent. Genes of
+    a block work together in one layer of the network, and with inherited weights a block's weights belong to its place.
 
     Args:
         mix_prob: Probability that a group's genes are drawn from either parent one by one instead.
@@ -99,13 +101,11 @@ class BlockCrossover(Crossover):
     def __call__(self, mother: Genome, father: Genome, domain: Domain, rng: np.random.Generator) -> Genome:
         child: Genome = {}
         choose: dict[str, tuple[bool, bool]] = {}
-        names = domain.distributions
-        if isinstance(domain, ArchitectureDomain):
-            child["depth"] = (mother if rng.random() < 0.5 else father)["depth"]
-            names = domain.active(child)  # type: ignore[assignment]
-        for name in names:
+        for name in domain.structure:
+            child[name] = (mother if rng.random() < 0.5 else father)[name]
+        for name in domain.distributions:
             first, second = mother.get(name), father.get(name)
-            if name in child or (first is None and second is None):
+            if name in child or (first is None and second is None) or not domain.is_active(name, child):
                 continue
             group = group_of(name)
             if group not in choose:

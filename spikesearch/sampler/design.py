@@ -7,11 +7,10 @@ from abc import ABC, abstractmethod
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from spikesearch.sampler import genes
-from spikesearch.sampler.domain import ArchitectureDomain, Domain, Genome
+from spikesearch.sampler.domain import Domain, Genome
 from spikesearch.sampler.errors import SamplerError
+from spikesearch.streams import DESIGN
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -61,13 +60,9 @@ class SpaceFillingDesign(InitialDesign):
         self.size = size
 
     def __call__(self, domain: Domain, index: int, seed: int) -> Genome:
-        if isinstance(domain, ArchitectureDomain):
-            space = domain.space
-            corners = [space.largest, space.smallest, space.middle]
-            if index < len(corners):
-                return domain.encode(space.params(corners[index]))
-        genome = {name: self.gene(name, d, index, seed) for name, d in domain.distributions.items()}
-        return {name: genome[name] for name in domain.active(genome)}
+        if index < len(domain.corners):
+            return dict(domain.corners[index])
+        return domain.grow({}, lambda name, _: self.gene(name, domain.distributions[name], index, seed))
 
     def gene(self, name: str, distribution: BaseDistribution, index: int, seed: int) -> float:
         order, jitter = _strata(name, self.size, seed)
@@ -78,5 +73,5 @@ class SpaceFillingDesign(InitialDesign):
 @lru_cache(maxsize=1024)
 def _strata(name: str, size: int, seed: int) -> tuple[list[int], list[float]]:
     # crc32, not hash(): the same in every process.
-    rng = np.random.default_rng([seed, zlib.crc32(name.encode()), size])
+    rng = DESIGN.generator(seed, zlib.crc32(name.encode()), size)
     return rng.permutation(size).tolist(), rng.random(size).tolist()

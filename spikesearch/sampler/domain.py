@@ -1,15 +1,15 @@
 """What a genome is: the genes of a study, which of them are active together, and how genomes are told apart.
 
 A genome maps parameter names to internal values (see :mod:`spikesearch.sampler.genes`). :class:`ArchitectureDomain`
-knows a search space and its conditional blocks; :class:`DistributionDomain` learns its genes from the finished trials
-of any study.
+knows a search space and the conditions of its genes; :class:`DistributionDomain` learns its genes from the finished
+trials of any study.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.distributions import CategoricalDistribution
 
 from spikesearch.sampler import genes
+from spikesearch.sampler.sizes import RelativeSizes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,28 +44,85 @@ def group_of(name: str) -> str:
 class Domain(ABC):
     """The genes of a study.
 
+    A gene may depend on others: it is active only if each of them is and has one of some values. *Controlling* are
+    genes that others depend on, and *structure* those among them that decide whether another group exists, such as the
+    depth, which decides on blocks.
+
     Attributes:
-        distributions: Every gene that can be varied, in a fixed order.
+        distributions: Every gene that can be varied, in a fixed order, those that others depend on before them.
         size: Number of different genomes, or None if it is infinite or unknown.
+        conditions: Of a gene that is not always active: with which values of which other genes it is.
+        previous: Of a gene in one of several groups of a kind: the same gene of the group before.
+        reference: Of every gene that is not always active: its value where no group before has one.
+        corners: Genomes that a study begins with.
+        knows_activity: Whether the genes of a genome are exactly those that its trial will ask for.
+        sizes: Further features of genomes, from which choice each gene has (-1 if it is inactive; shape ``[genomes,
+            genes]``); None if there are none.
     """
 
     distributions: dict[str, BaseDistribution]
     size: int | None
-
-    @abstractmethod
-    def active(self, genome: Mapping[str, float]) -> list[str]:
-        """Return the names of the genes that this genome has, in the fixed order."""
+    conditions: Mapping[str, Mapping[str, frozenset[float]]] = {}
+    previous: Mapping[str, str] = {}
+    reference: Mapping[str, float] = {}
+    corners: Sequence[Genome] = ()
+    knows_activity = False
+    sizes: Callable[[np.ndarray], np.ndarray] | None = None
 
     @abstractmethod
     def read(self, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> Genome | None:
         """Return the genome of a trial, or None if the trial does not hold a whole one."""
 
+    @abstractmethod
+    def at(self, index: int) -> Genome:
+        """Return the genome with this number, from 0 to ``size - 1``, of a finite domain."""
+
+    # --- conditions ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def controlling(self) -> tuple[str, ...]:
+        """The genes that others depend on."""
+        names = {name for condition in self.conditions.values() for name in condition}
+        return tuple(name for name in self.distributions if name in names)
+
+    @cached_property
+    def structure(self) -> tuple[str, ...]:
+        """The genes that genes of other groups depend on."""
+        pairs = ((other, name) for name, condition in self.conditions.items() for other in condition)
+        names = {other for other, name in pairs if group_of(other) != group_of(name)}
+        return tuple(name for name in self.controlling if name in names)
+
+    def is_active(self, name: str, genome: Mapping[str, float]) -> bool:
+        """Tell whether a gene is active beside others, of which none is inactive."""
+        condition = self.conditions.get(name)
+        if condition is not None:
+            for other, values in condition.items():
+                if genome.get(other) not in values:
+                    return False
+        return True
+
+    def grow(self, genome: Mapping[str, float], value: Callable[[str, Genome], float]) -> Genome:
+        """Return the genome without its inactive genes, and with those that it lacks.
+
+        Args:
+            genome: The genome.
+            value: Returns the value of a gene that is active but not there, given the name and the genes before it.
+        """
+        grown: Genome = {}
+        for name in self.distributions:
+            if self.is_active(name, grown):
+                grown[name] = genome[name] if name in genome else value(name, grown)
+        return grown
+
     def complete(self, genome: Mapping[str, float], rng: np.random.Generator) -> Genome:
         """Return the genome with its missing genes drawn at random and its inactive ones dropped."""
-        found = {name: genome.get(name) for name in self.active(genome)}
-        return {
-            name: genes.draw(self.distributions[name], rng) if value is None else value for name, value in found.items()
-        }
+        genome = dict(genome)
+        for name in self.controlling:
+            if name not in genome and self.is_active(name, genome):
+                genome[name] = genes.draw(self.distributions[name], rng)
+        return self.grow(genome, lambda name, _: genes.draw(self.distributions[name], rng))
+
+    # --- genomes ------------------------------------------------------------------------------------------------------
 
     def sample(self, rng: np.random.Generator) -> Genome:
         """Draw a genome at random."""
@@ -74,69 +132,73 @@ class Domain(ABC):
         """Return the genome as Optuna parameters."""
         return {name: genes.external(self.distributions[name], value) for name, value in genome.items()}
 
+    def steps(self, name: str, value: float) -> list[float]:
+        """Return the values one level below and above one of a gene that has levels, as far as they exist."""
+        distribution = self.distributions[name]
+        here, count = genes.position(distribution, value), genes.levels(distribution) or 0
+        return [genes.level(distribution, place) for place in (here - 1, here + 1) if 0 <= place < count]
+
     def neighbours(self, genome: Genome, rng: np.random.Generator) -> Iterator[Genome]:
         """Yield genomes that differ in one gene: every other level of one with few, small steps of one with many.
+
+        Genes of the structure move by one level. What becomes active with another gene is as in the group before, or as
+        in the reference.
 
         Args:
             genome: A complete genome.
             rng: The only source of randomness.
         """
         for name, value in genome.items():
-            levels = self._few_levels[name]
-            if levels is None:
-                distribution = self.distributions[name]
-                place = genes.to_unit(distribution, value)
-                for scale in (0.2, 0.05, 0.01):
-                    moved = genes.from_unit(distribution, place + scale * rng.normal())
-                    if moved != value:
-                        yield {**genome, name: moved}
-            else:
-                for other in levels:
-                    if other != value:
-                        yield {**genome, name: other}
+            for moved in self._other_values(name, value, rng):
+                if name not in self.controlling:
+                    yield {**genome, name: moved}
+                elif name not in self.structure:
+                    yield self.grow({**genome, name: moved}, self._like_the_group_before)
+        for name in self.structure:
+            if name in genome:
+                for moved in self.steps(name, genome[name]):
+                    yield self.grow({**genome, name: moved}, self._like_the_group_before)
 
-    @cached_property
-    def _few_levels(self) -> dict[str, list[float] | None]:
-        """Every value of each gene, None if it has many."""
-        counts = {name: genes.levels(distribution) for name, distribution in self.distributions.items()}
-        return {
-            name: None
-            if count is None or count > MANY_LEVELS
-            else [genes.level(self.distributions[name], position) for position in range(count)]
-            for name, count in counts.items()
-        }
+    def _like_the_group_before(self, name: str, genome: Genome) -> float:
+        before = genome.get(self.previous.get(name, ""))
+        return self.reference[name] if before is None else before
+
+    def _other_values(self, name: str, value: float, rng: np.random.Generator) -> Iterator[float]:
+        distribution = self.distributions[name]
+        count = genes.levels(distribution)
+        values: Iterable[float]
+        if count is None or count > MANY_LEVELS:
+            place = genes.to_unit(distribution, value)
+            values = (genes.from_unit(distribution, place + scale * rng.normal()) for scale in (0.2, 0.05, 0.01))
+        else:
+            values = (genes.level(distribution, position) for position in range(count))
+        return (other for other in values if other != value)
 
 
 class ArchitectureDomain(Domain):
-    """The genes of a :class:`~spikesearch.space.SearchSpace`; blocks beyond the depth are inactive.
+    """The genes of a :class:`~spikesearch.space.SearchSpace`.
 
     Args:
         space: The space.
     """
 
+    knows_activity = True
+
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
         self.distributions = dict(space.distributions())
         self.size = space.size
-        self._active = {depth: list(space.distributions(depth)) for depth in space.depths}
-
-    def active(self, genome: Mapping[str, float]) -> list[str]:
-        return self._active[self.depth(genome)]
-
-    def depth(self, genome: Mapping[str, float]) -> int:
-        """Return the number of blocks of a genome that holds at least the gene ``depth``."""
-        return self.space.depths[int(genome["depth"])]
-
-    def with_depth(self, genome: Mapping[str, float], depth: int) -> Genome:
-        """Return a genome with another number of blocks; new blocks stay to be completed."""
-        names = set(self._active[depth])
-        genome = {name: value for name, value in genome.items() if name in names}
-        return {**genome, "depth": float(self.space.depths.index(depth))}
-
-    def complete(self, genome: Mapping[str, float], rng: np.random.Generator) -> Genome:
-        if "depth" not in genome:
-            genome = {**genome, "depth": genes.draw(self.distributions["depth"], rng)}
-        return super().complete(genome, rng)
+        self.conditions = {
+            name: {
+                other: frozenset(self._value(other, v) for v in values) for other, values in parameter.active.items()
+            }
+            for name, parameter in space.parameters.items()
+            if parameter.active
+        }
+        self.previous = {name: p.previous for name, p in space.parameters.items() if p.previous is not None}
+        self.reference = {name: self._value(name, space.parameters[name].reference) for name in self.conditions}
+        self.corners = [self.encode(space.params(arch)) for arch in (space.largest, space.smallest, space.middle)]
+        self.sizes = RelativeSizes(space)
 
     def read(self, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> Genome | None:
         try:
@@ -151,29 +213,13 @@ class ArchitectureDomain(Domain):
             KeyError: If a parameter is missing.
             ValueError: If a value is not one of its choices.
         """
-        depth = params["depth"]
-        names = self._active.get(depth)
-        if names is None:
-            raise ValueError(f"`depth` must be one of {list(self.space.depths)}, but got {depth!r}.")
-        return {name: float(self.distributions[name].to_internal_repr(params[name])) for name in names}
+        return self.grow({}, lambda name, _: self._value(name, params[name]))
 
     def at(self, index: int) -> Genome:
-        """Return the genome with this number in the enumeration of the space."""
         return self.encode(self.space.params(self.space.at(index)))
 
-    def neighbours(self, genome: Genome, rng: np.random.Generator) -> Iterator[Genome]:
-        for other in super().neighbours(genome, rng):
-            if other["depth"] == genome["depth"]:
-                yield other
-        position = int(genome["depth"])
-        last = f"block{self.depth(genome) - 1}."
-        for step in (-1, 1):
-            if 0 <= position + step < len(self.space.depths):
-                other = self.with_depth(genome, self.space.depths[position + step])
-                for name in self.active(other):
-                    if name not in other:
-                        other[name] = genome[last + name.rpartition(".")[2]]
-                yield {name: other[name] for name in self.active(other)}
+    def _value(self, name: str, choice: Any) -> float:
+        return float(self.distributions[name].to_internal_repr(choice))
 
 
 class DistributionDomain(Domain):
@@ -189,18 +235,13 @@ class DistributionDomain(Domain):
 
     def __init__(self, distributions: Mapping[str, BaseDistribution]) -> None:
         self.distributions = {name: distributions[name] for name in sorted(distributions)}
-        self._names = list(self.distributions)
         counts = [genes.levels(distribution) for distribution in self.distributions.values()]
         self.size = None if None in counts else math.prod(count for count in counts if count is not None)
-
-    def active(self, genome: Mapping[str, float]) -> list[str]:
-        return self._names
 
     def read(self, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> Genome | None:
         return read_genome(params, distributions)
 
     def at(self, index: int) -> Genome:
-        """Return the genome with this number in the enumeration of a finite domain."""
         genome = {}
         for name, distribution in self.distributions.items():
             index, position = divmod(index, genes.levels(distribution) or 1)
@@ -286,10 +327,12 @@ class _Either:
         return sum(len(kept) for kept in self._sets)
 
 
-def check_choices(name: str, expected: BaseDistribution, found: BaseDistribution) -> str | None:
+def check_choices(name: str, expected: BaseDistribution, actual: BaseDistribution) -> str | None:
     """Say how a trial's distribution differs from the search space's, or return None if it does not."""
-    if expected == found:
+    if expected == actual:
         return None
-    if isinstance(expected, CategoricalDistribution) and isinstance(found, CategoricalDistribution):
-        return f"`{name}` has the choices {list(found.choices)} in the study, but {list(expected.choices)} in the space"
-    return f"`{name}` is a {type(found).__name__} in the study, but a {type(expected).__name__} in the space"
+    if isinstance(expected, CategoricalDistribution) and isinstance(actual, CategoricalDistribution):
+        return (
+            f"`{name}` has the choices {list(actual.choices)} in the study, but {list(expected.choices)} in the space"
+        )
+    return f"`{name}` is a {type(actual).__name__} in the study, but a {type(expected).__name__} in the space"

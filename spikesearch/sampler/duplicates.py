@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from spikesearch.sampler.domain import ArchitectureDomain, DistributionDomain, Domain, Genome, SeenGenomes
+from spikesearch.sampler.domain import Domain, Genome, SeenGenomes
 from spikesearch.sampler.errors import SamplerError, SpaceExhaustedError
 
 if TYPE_CHECKING:
@@ -87,7 +87,6 @@ class UnseenOnly(DuplicateHandling):
 
     @staticmethod
     def _scan(domain: Domain, usable: Callable[[Genome], bool], max_steps: int, rng: np.random.Generator) -> Genome:
-        assert isinstance(domain, ArchitectureDomain | DistributionDomain)
         if domain.size is None:
             raise SpaceExhaustedError(
                 "No proposal satisfies the known constraints. Loosen them, or check that they return numbers that are "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from optuna.samplers import BaseSampler
 
+from spikesearch import streams
 from spikesearch.sampler import genes
 from spikesearch.sampler.archive import Archive
 from spikesearch.sampler.crossover import BlockCrossover, Crossover, UniformCrossover
@@ -169,7 +170,7 @@ class ESNNSampler(BaseSampler):
             value = self.initial_design.gene(param_name, param_distribution, trial.number, self.seed)
         else:
             # crc32, not hash(): the same in every process.
-            rng = np.random.default_rng([self.seed, trial.number, zlib.crc32(param_name.encode())])
+            rng = streams.INDEPENDENT.generator(self.seed, trial.number, zlib.crc32(param_name.encode()))
             value = genes.draw(param_distribution, rng)
         return genes.external(param_distribution, value)
 
@@ -198,7 +199,7 @@ class ESNNSampler(BaseSampler):
         domain = archive.domain
         if domain is None:
             return {}
-        rng = np.random.default_rng([self.seed, number])
+        rng = streams.PROPOSALS.generator(self.seed, number)
         seen = archive.seen_with_pending(number)
 
         def allowed(genome: Genome) -> bool:

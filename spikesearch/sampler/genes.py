@@ -88,7 +88,8 @@ def to_units(distribution: BaseDistribution, values: np.ndarray) -> np.ndarray:
         return np.where(np.isnan(values), np.nan, 0.0)
     values = np.clip(values, low, high)
     if log:
-        return (np.log(values) - math.log(low)) / (math.log(high) - math.log(low))
+        logarithms: np.ndarray = np.log(values)
+        return (logarithms - math.log(low)) / (math.log(high) - math.log(low))
     scale = 1.0 if math.isfinite(high - low) else 0.5  # halves of the largest numbers have a difference
     return (scale * values - scale * low) / (scale * high - scale * low)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from optuna.distributions import CategoricalDistribution
+
 from spikesearch.sampler import genes
-from spikesearch.sampler.domain import ArchitectureDomain, Domain, Genome
+from spikesearch.sampler.domain import Domain, Genome, group_of
 from spikesearch.sampler.errors import SamplerError
 
 if TYPE_CHECKING:
@@ -110,36 +112,28 @@ class ArchitectureMutation(Mutation):
         self.genes = genes if genes is not None else GeneMutation()
 
     def __call__(self, genome: Genome, domain: Domain, probability: float, rng: np.random.Generator) -> Genome:
-        if not isinstance(domain, ArchitectureDomain):
-            return self.genes(genome, domain, probability, rng)
-        if rng.random() < self.depth_prob:
-            genome = self._change_depth(genome, domain, rng)
-        depth = genome["depth"]
-        others = {name: value for name, value in genome.items() if name != "depth"}
-        changed = self.genes(others, domain, probability, rng)
-        return {name: depth if name == "depth" else changed[name] for name in genome}
+        for name in domain.structure:
+            if rng.random() < self.depth_prob and (targets := domain.steps(name, genome[name])):
+                target = targets[int(rng.integers(len(targets)))]
+                genome = self._restructured({**genome, name: target}, domain, rng)
+        structure = {name: genome[name] for name in domain.structure}
+        others = {name: value for name, value in genome.items() if name not in structure}
+        return domain.complete({**self.genes(others, domain, probability, rng), **structure}, rng)
 
     @staticmethod
-    def _change_depth(genome: Genome, domain: ArchitectureDomain, rng: np.random.Generator) -> Genome:
-        depths = domain.space.depths
-        here = int(genome["depth"])
-        targets = [p for p in (here - 1, here + 1) if 0 <= p < len(depths)]
-        if not targets:
-            return genome
-        old = depths[here]
-        new = depths[targets[int(rng.integers(len(targets)))]]
-        changed = domain.with_depth(genome, new)
-        for block in range(old, new):
-            if rng.random() < 0.5:
-                for name, value in list(changed.items()):
-                    if name.startswith(f"block{block - 1}."):
-                        changed[f"block{block}.{name.rpartition('.')[2]}"] = value
-            else:
-                for name in domain.active(changed):
-                    if name.startswith(f"block{block}."):
-                        changed[name] = genes.draw(domain.distributions[name], rng)
-        return domain.complete(changed, rng)
+    def _restructured(genome: Genome, domain: Domain, rng: np.random.Generator) -> Genome:
+        """Return the genome without the groups that are no more, and with new ones."""
+        copied: dict[str, bool] = {}
+
+        def value(name: str, grown: Genome) -> float:
+            group = group_of(name)
+            if group not in copied:
+                copied[group] = rng.random() < 0.5
+            before = grown.get(domain.previous.get(name, "")) if copied[group] else None
+            return genes.draw(domain.distributions[name], rng) if before is None else before
+
+        return domain.grow(genome, value)
 
 
 def _is_categorical(distribution: BaseDistribution) -> bool:
-    return isinstance(distribution, genes.CategoricalDistribution)
+    return isinstance(distribution, CategoricalDistribution)

@@ -20,7 +20,8 @@ def dominates(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         >>> dominates(np.array([1.0, 2.0]), np.array([[1.0, 2.0], [1.0, 3.0]])).tolist()
         [False, True]
     """
-    return np.all(first <= second, axis=-1) & np.any(first < second, axis=-1)
+    answers: np.ndarray = np.all(first <= second, axis=-1) & np.any(first < second, axis=-1)
+    return answers
 
 
 class Ranks:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
+from spikesearch.streams import CALIBRATION
+
 if TYPE_CHECKING:
     from spikesearch.config import ScoringConfig
     from spikesearch.data import DataBundle
-
-_SEED = 20_230_601  # fixed: the same images for every architecture, worker and process
 
 
 def calibration_indices(labels: np.ndarray, count: int) -> np.ndarray:
@@ -26,7 +26,7 @@ def calibration_indices(labels: np.ndarray, count: int) -> np.ndarray:
     Returns:
         Ascending positions, shape ``[min(count, N)]``.
     """
-    order = np.random.default_rng(_SEED).permutation(len(labels))
+    order = CALIBRATION.generator().permutation(len(labels))
     turn = np.empty(len(labels), dtype=np.int64)  # the how-manieth of its class an image is
     seen: dict[int, int] = {}
     for position in order:

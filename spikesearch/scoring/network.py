@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikesearch.energy import energy_model
-from spikesearch.energy.measure import measure_activity
 from spikesearch.nn import Spikformer, count_parameters
 from spikesearch.nn.elastic import channel_stats
+from spikesearch.scoring.observation import observe
 from spikesearch.scoring.scorer import Score, SplitName
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ def calibrate_network(net: nn.Module, images: Tensor) -> None:
         net.train(training)
 
 
-@torch.no_grad()
 def score_network(net: Spikformer, data: DataBundle, config: ScoringConfig, split: SplitName = "search") -> Score:
     """Score a plain network as :meth:`Scorer.score` scores a subnet; it is left in evaluation mode.
 
@@ -54,17 +53,9 @@ def score_network(net: Spikformer, data: DataBundle, config: ScoringConfig, spli
         split: ``search``, or ``test`` for the final report only.
     """
     images: Split = getattr(data, split)
-    device = next(net.parameters()).device
-    net.eval()
-    correct = 0
-    with measure_activity(net) as activity:
-        for start in range(0, len(images), config.batch_size):
-            positions = range(start, min(start + config.batch_size, len(images)))
-            logits = net(images.images(positions).to(device))
-            labels = images.labels[positions.start : positions.stop].to(device)
-            correct += int((logits.argmax(-1) == labels).sum())
-    report = energy_model(config).price(activity)
-    return Score.of(correct / len(images), report, params=count_parameters(net), data=data)
+    seen = observe(net.eval(), images, batch_size=config.batch_size, device=next(net.parameters()).device)
+    report = energy_model(config).price(seen.activity)
+    return Score.of(seen.accuracy, report, params=count_parameters(net), data=data)
 
 
 def _take_statistics(module: nn.Module, args: tuple[Tensor]) -> None:

@@ -4,50 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from spikesearch.errors import SpaceError, did_you_mean
+from spikesearch.space.genes import (
+    BLOCK,
+    DEPTH,
+    NETWORK,
+    STEM,
+    STEM_DIVISOR,
+    BlockSpec,
+    Gene,
+    NetworkGenes,
+    StemSpec,
+    active_genes,
+    places,
+)
 
-STEM_DIVISOR = 8  # the first convolution of the stem has embed_dim / 8 channels
-
-
-@dataclass(frozen=True, order=True)
-class StemSpec:
-    """Neuron genes of the stem.
-
-    Args:
-        v_threshold: Firing threshold of its LIF neurons, > 0.
-        tau: Membrane time constant in time steps, > 1.
-    """
-
-    v_threshold: float
-    tau: float
-
-
-@dataclass(frozen=True, order=True)
-class BlockSpec:
-    """Genes of one transformer block.
-
-    Args:
-        num_heads: Attention heads; divides the embedding width.
-        mlp_ratio: Hidden width of the MLP over the embedding width.
-        v_threshold: Firing threshold of its LIF neurons (the attention LIF keeps 0.5), > 0.
-        tau: Membrane time constant in time steps (the attention LIF keeps 2), > 1.
-    """
-
-    num_heads: int
-    mlp_ratio: float
-    v_threshold: float
-    tau: float
-    mixer = "ssa"
+__all__ = ["STEM_DIVISOR", "Architecture", "BlockSpec", "StemSpec", "mlp_width"]
 
 
 @dataclass(frozen=True, order=True)
-class Architecture:
+class Architecture(NetworkGenes):
     """One point of a search space; frozen, hashable and JSON-serialisable.
 
     Args:
@@ -57,8 +38,6 @@ class Architecture:
         blocks: One entry per block, first to last; their number is the depth.
     """
 
-    embed_dim: int
-    time_steps: int
     stem: StemSpec
     blocks: tuple[BlockSpec, ...]
 
@@ -73,22 +52,23 @@ class Architecture:
         canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
+    @property
+    def owners(self) -> Iterator[tuple[str, Sequence[Gene], Any]]:
+        """What has genes, first to last: how its parameters begin, its rows of the table, and what holds the values."""
+        for (place, rows), owner in zip(places(self.depth), (self, self.stem, *self.blocks), strict=True):
+            yield place, rows, owner
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types; the inverse of :meth:`from_dict`."""
-        return {
-            "embed_dim": int(self.embed_dim),
-            "time_steps": int(self.time_steps),
-            "stem": {"v_threshold": float(self.stem.v_threshold), "tau": float(self.stem.tau)},
-            "blocks": [
-                {
-                    "num_heads": int(block.num_heads),
-                    "mlp_ratio": float(block.mlp_ratio),
-                    "v_threshold": float(block.v_threshold),
-                    "tau": float(block.tau),
-                }
-                for block in self.blocks
-            ],
-        }
+        network, stem, *blocks = (
+            {
+                gene.name: gene.kind(getattr(owner, gene.name))
+                for gene in genes
+                if not gene.optional or getattr(owner, gene.name) != gene.absent
+            }
+            for _, genes, owner in self.owners
+        )
+        return {**network, "stem": stem, "blocks": blocks}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Architecture:
@@ -100,46 +80,79 @@ class Architecture:
         Raises:
             SpaceError: If a key is missing or unknown, or a value is impossible.
         """
-        check_keys("architecture", data, cls)
-        check_keys("architecture.stem", data["stem"], StemSpec)
+        parts = ("stem", "blocks")
+        network = _values("architecture", "", NETWORK, data, parts)
+        stem = _values("architecture.stem", "stem.", STEM, data["stem"])
         if isinstance(data["blocks"], str | Mapping) or not hasattr(data["blocks"], "__iter__"):
             raise SpaceError(f"`architecture.blocks` must be a list, but got {data['blocks']!r}.")
-        blocks = list(data["blocks"])
-        for i, block in enumerate(blocks):
-            check_keys(f"architecture.blocks[{i}]", block, BlockSpec)
-        return cls(
-            embed_dim=integer("embed_dim", data["embed_dim"]),
-            time_steps=integer("time_steps", data["time_steps"]),
-            stem=StemSpec(real("stem.v_threshold", data["stem"]["v_threshold"]), real("stem.tau", data["stem"]["tau"])),
-            blocks=tuple(
-                BlockSpec(
-                    num_heads=integer(f"block{i}.num_heads", block["num_heads"]),
-                    mlp_ratio=real(f"block{i}.mlp_ratio", block["mlp_ratio"]),
-                    v_threshold=real(f"block{i}.v_threshold", block["v_threshold"]),
-                    tau=real(f"block{i}.tau", block["tau"]),
-                )
-                for i, block in enumerate(blocks)
-            ),
-        ).validate()
+        blocks = tuple(
+            BlockSpec(**_values(f"architecture.blocks[{i}]", f"block{i}.", BLOCK, block))
+            for i, block in enumerate(data["blocks"])
+        )
+        return cls(**network, stem=StemSpec(**stem), blocks=blocks).validate()
 
     def validate(self) -> Architecture:
         """Return the architecture itself if a network can be built from it.
 
         Raises:
-            SpaceError: If it has no block, heads that do not divide the width, a width that is not a multiple of 8, an
-                MLP of fractional width, ``tau <= 1`` or a threshold that is not positive.
+            SpaceError: If it has no block, a value that its gene's check refuses (heads that do not divide the width, a
+                width that is not a multiple of 8, ``tau <= 1``, ...), or one for a gene that does not exist there.
         """
         if not self.blocks:
             raise SpaceError("An architecture needs at least one block, but got none.")
-        check_width("embed_dim", self.embed_dim)
-        if self.time_steps < 1:
-            raise SpaceError(f"`time_steps` must be at least 1, but got {self.time_steps}.")
-        check_neuron("stem", self.stem.v_threshold, self.stem.tau)
-        for i, block in enumerate(self.blocks):
-            check_heads(f"block{i}.num_heads", block.num_heads, self.embed_dim)
-            check_mlp(f"block{i}.mlp_ratio", block.mlp_ratio, self.embed_dim)
-            check_neuron(f"block{i}", block.v_threshold, block.tau)
+        for place, genes, owner in self.owners:
+            active = active_genes(genes, vars(owner))
+            for gene in genes:
+                value = getattr(owner, gene.name)
+                if gene in active:
+                    gene.check(f"{place}{gene.name}", value, self.embed_dim)
+                elif value != gene.absent:
+                    assert gene.active is not None
+                    raise SpaceError(
+                        f"`{place}{gene.name}` must be left out (or {gene.absent!r}) where `{gene.active.gene}` is "
+                        f"{getattr(owner, gene.active.gene)!r}, but got {value!r}."
+                    )
         return self
+
+    # --- for people ---------------------------------------------------------------------------------------------------
+
+    def describe(self) -> str:
+        """Return the architecture in a few words.
+
+        Example:
+            >>> block = BlockSpec(num_heads=2, mlp_ratio=4.0, v_threshold=1.0, tau=2.0)
+            >>> Architecture(48, 4, StemSpec(1.0, 2.0), (block, block)).describe()
+            'D48 L2 T4 heads 2/2 mlp 4/4'
+        """
+        first, *others = NETWORK
+        words = [
+            *(f"{gene.short}{gene.show(getattr(self, gene.name))}" for gene in (first, DEPTH, *others) if gene.short),
+            *(
+                f"{gene.short} {'/'.join(gene.show(getattr(block, gene.name)) for block in self.blocks)}"
+                for gene in self._block_genes
+                if gene.short
+            ),
+        ]
+        return " ".join(words)
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Return the genes of stem and blocks as a table of text: header and rows."""
+        header = ["", *(gene.title for gene in self._block_genes)]
+        rows = [
+            [place.rstrip(".").replace("block", "block "), *(_cell(gene, owner) for gene in self._block_genes)]
+            for place, _, owner in self.owners
+            if owner is not self
+        ]
+        return header, rows
+
+    @property
+    def _block_genes(self) -> list[Gene]:
+        """The genes of blocks, without those that no block says anything of."""
+        return [
+            gene
+            for gene in BLOCK
+            if not gene.optional or any(getattr(block, gene.name) != gene.absent for block in self.blocks)
+        ]
 
 
 def mlp_width(embed_dim: int, mlp_ratio: float) -> int:
@@ -147,71 +160,29 @@ def mlp_width(embed_dim: int, mlp_ratio: float) -> int:
     return round(embed_dim * mlp_ratio)
 
 
-# --- checks -----------------------------------------------------------------------------------------------------------
-
-
-def check_keys(where: str, data: Any, kind: type) -> None:
-    """Refuse a mapping that lacks a field of ``kind`` or has another key."""
+def check_keys(where: str, data: Any, known: Collection[str], required: Collection[str]) -> None:
+    """Refuse what is no mapping, has a key that is not known, or lacks a required one."""
     if not isinstance(data, Mapping):
         raise SpaceError(f"`{where}` must be a mapping, but got {data!r}.")
-    known = [field.name for field in fields(kind)]
     for key in data:
         if key not in known:
             raise SpaceError(f"`{where}` has no key {key!r}{did_you_mean(str(key), known)}")
-    missing = [name for name in known if name not in data]
+    missing = [name for name in required if name not in data]
     if missing:
         raise SpaceError(f"`{where}` lacks the key {missing[0]!r}.")
 
 
-def integer(name: str, value: Any) -> int:
-    """Return a whole number as ``int``; anything else is a :class:`SpaceError`."""
-    number = not isinstance(value, bool | str) and hasattr(value, "__int__")
-    if not number or not math.isfinite(value) or int(value) != value:
-        raise SpaceError(f"`{name}` must hold whole numbers, but got {value!r}.")
-    return int(value)
+def _values(where: str, place: str, genes: Sequence[Gene], data: Any, parts: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the values of all genes of an owner from its JSON form."""
+    check_keys(where, data, [*(gene.name for gene in genes), *parts], parts)
+    values = {
+        gene.name: gene.read(f"{place}{gene.name}", data[gene.name]) if gene.name in data else gene.absent
+        for gene in genes
+    }
+    required = [gene.name for gene in active_genes(genes, values) if gene.default is None]
+    check_keys(where, data, data, required)
+    return values
 
 
-def real(name: str, value: Any) -> float:
-    """Return a finite number as ``float``; anything else is a :class:`SpaceError`."""
-    if isinstance(value, bool | str) or not hasattr(value, "__float__") or not math.isfinite(value):
-        raise SpaceError(f"`{name}` must hold finite numbers, but got {value!r}.")
-    return float(value)
-
-
-def check_width(name: str, width: int) -> None:
-    """Refuse a width that the stem cannot divide."""
-    if width < STEM_DIVISOR or width % STEM_DIVISOR:
-        raise SpaceError(f"`{name}` must be a positive multiple of {STEM_DIVISOR} (the stem), but got {width}.")
-
-
-def check_heads(name: str, heads: int, width: int) -> None:
-    """Refuse heads that do not divide the width."""
-    if heads < 1 or width % heads:
-        raise SpaceError(f"`{name}` must divide every embed_dim, but {heads} does not divide {width}.")
-
-
-def check_mlp(name: str, ratio: float, width: int) -> None:
-    """Refuse an MLP of fractional or no width."""
-    if not 0 < ratio < math.inf or abs(width * ratio - round(width * ratio)) > 1e-6:
-        raise SpaceError(
-            f"`{name}` must be positive and give a whole MLP width, "
-            f"but {ratio} times embed_dim {width} is {width * ratio}."
-        )
-
-
-def check_threshold(name: str, threshold: float) -> None:
-    """Refuse a firing threshold that is not positive."""
-    if not 0 < threshold < math.inf:
-        raise SpaceError(f"`{name}` must be above 0, but got {threshold}.")
-
-
-def check_tau(name: str, tau: float) -> None:
-    """Refuse a time constant of one step or less."""
-    if not 1 < tau < math.inf:
-        raise SpaceError(f"`{name}` must be above 1 (time steps), but got {tau}.")
-
-
-def check_neuron(where: str, threshold: float, tau: float) -> None:
-    """Refuse impossible neuron genes."""
-    check_threshold(f"{where}.v_threshold", threshold)
-    check_tau(f"{where}.tau", tau)
+def _cell(gene: Gene, owner: Any) -> str:
+    return gene.show(getattr(owner, gene.name)) if hasattr(owner, gene.name) else ""

@@ -7,48 +7,78 @@ architectures, and maps them to Optuna parameters and back without loss. Nothing
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import Field, dataclass, field, make_dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from spikesearch.errors import SpaceError
-from spikesearch.space.architecture import (
-    Architecture,
-    BlockSpec,
-    StemSpec,
-    check_heads,
-    check_keys,
-    check_mlp,
-    check_tau,
-    check_threshold,
-    check_width,
-    integer,
-    real,
-)
+from spikesearch.space.architecture import Architecture, BlockSpec, StemSpec, check_keys
+from spikesearch.space.choices import Choices
+from spikesearch.space.genes import DEPTH, LISTS, Gene, places, with_arguments
 
 if TYPE_CHECKING:
     import numpy as np
-    import optuna
+    from optuna.distributions import CategoricalDistribution
+    from optuna.trial import BaseTrial
 
-__all__ = ["Architecture", "BlockSpec", "SearchSpace", "StemSpec"]
+__all__ = ["Architecture", "BlockSpec", "Parameter", "SearchSpace", "StemSpec"]
+
+if TYPE_CHECKING:
+
+    class _Lists:
+        """What type checkers see of the fields that the table of genes gives a space."""
+
+        __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+        def __init__(self, *choices: Iterable[Any], **by_name: Iterable[Any]) -> None: ...
+
+        def __getattr__(self, name: str) -> tuple[Any, ...]: ...
+
+else:
+    _Lists = make_dataclass(
+        "_Lists",
+        [
+            (name, tuple[gene.kind, ...], field() if gene.default is None else field(default=(gene.default,)))
+            for name, gene in LISTS.items()
+        ],
+        frozen=True,
+        namespace={"__post_init__": lambda self: self._normalise()},
+    )
 
 
 @dataclass(frozen=True)
-class SearchSpace:
+class Parameter:
+    """A gene at one place of the networks of a space, such as the ``tau`` of block 1.
+
+    Attributes:
+        gene: The row of the table.
+        choices: What can be chosen.
+        active: It exists only if each of these parameters exists and has one of the values.
+        previous: Name of the same gene in the block before, or ``None``.
+    """
+
+    gene: Gene
+    choices: tuple[Any, ...]
+    active: Mapping[str, tuple[Any, ...]]
+    previous: str | None = None
+
+    @property
+    def reference(self) -> Any:
+        """The choice of the largest architecture that has it."""
+        return self.gene.pick(self.choices, -1)
+
+    def exists(self, values: Mapping[str, Any]) -> bool:
+        """Tell whether an architecture with these parameters has it."""
+        return all(name in values and values[name] in fitting for name, fitting in self.active.items())
+
+
+class SearchSpace(_Lists):
     """The choices per gene.
 
-    Choices are sorted and stored as tuples, integers for ``embed_dims``, ``depths``, ``num_heads`` and ``time_steps``,
-    floats for the others, so that two spaces with the same choices are equal.
-
-    Args:
-        embed_dims: Embedding widths, multiples of 8; every one divisible by every ``num_heads``.
-        depths: Numbers of blocks; a shallower subnet keeps the first blocks.
-        num_heads: Attention heads per block.
-        mlp_ratios: MLP hidden width over embedding width, per block.
-        v_thresholds: Firing thresholds, per block and for the stem, > 0.
-        taus: Membrane time constants in time steps, per block and for the stem, > 1.
-        time_steps: Numbers of simulation steps T.
+    Choices are stored as tuples of the gene's type; numbers are sorted, so that two spaces with the same choices are
+    equal, while of names the first is the reference's. A list with a default may be left out, and a space in which it
+    holds just that says nothing of the gene.
 
     Raises:
         SpaceError: If a list is empty, holds a duplicate or a value of the wrong type, or describes networks that
@@ -63,66 +93,43 @@ class SearchSpace:
         (2, 48)
     """
 
-    embed_dims: tuple[int, ...]
-    depths: tuple[int, ...]
-    num_heads: tuple[int, ...]
-    mlp_ratios: tuple[float, ...]
-    v_thresholds: tuple[float, ...]
-    taus: tuple[float, ...]
-    time_steps: tuple[int, ...]
-    mixers = ("ssa",)
-
-    def __post_init__(self) -> None:
-        integers = {"embed_dims", "depths", "num_heads", "time_steps"}
-        for field in fields(self):
-            convert = integer if field.name in integers else real
-            choices = getattr(self, field.name)
+    def _normalise(self) -> None:
+        for name, gene in LISTS.items():
+            choices = getattr(self, name)
             if isinstance(choices, str | Mapping) or not hasattr(choices, "__iter__"):
-                raise SpaceError(f"`{field.name}` must be a list of choices, but got {choices!r}.")
-            values = tuple(sorted(convert(field.name, value) for value in choices))
+                raise SpaceError(f"`{name}` must be a list of choices, but got {choices!r}.")
+            values = [gene.read(name, value) for value in choices]
             if not values:
-                raise SpaceError(f"`{field.name}` must have at least one choice, but got an empty list.")
+                raise SpaceError(f"`{name}` must have at least one choice, but got an empty list.")
             if len(set(values)) != len(values):
-                raise SpaceError(f"`{field.name}` must not repeat a choice, but got {list(choices)}.")
-            object.__setattr__(self, field.name, values)
-        for depth in self.depths:
-            if depth < 1:
-                raise SpaceError(f"`depths` must be at least 1, but got {depth}.")
-        for steps in self.time_steps:
-            if steps < 1:
-                raise SpaceError(f"`time_steps` must be at least 1, but got {steps}.")
+                raise SpaceError(f"`{name}` must not repeat a choice, but got {list(choices)}.")
+            object.__setattr__(self, name, tuple(values if gene.kind is str else sorted(values)))
         for width in self.embed_dims:
-            check_width("embed_dims", width)
-            for heads in self.num_heads:
-                check_heads("num_heads", heads, width)
-            for ratio in self.mlp_ratios:
-                check_mlp("mlp_ratios", ratio, width)
-        for threshold in self.v_thresholds:
-            check_threshold("v_thresholds", threshold)
-        for tau in self.taus:
-            check_tau("taus", tau)
+            for name, gene in LISTS.items():
+                for value in getattr(self, name):
+                    gene.check(name, value, width)
 
     # --- points -------------------------------------------------------------------------------------------------------
 
     @property
     def size(self) -> int:
         """Number of different architectures."""
-        per_depth = sum(self._block_choices**depth for depth in self.depths)
-        return len(self.embed_dims) * len(self.time_steps) * self._neuron_choices * per_depth
+        size: int = self._common * sum(self._block.count**depth for depth in self.depths)
+        return size
 
     @cached_property
     def largest(self) -> Architecture:
-        """The largest size genes, most heads, and the neuron genes nearest to v_threshold 1.0 and tau 2.0."""
+        """The largest size genes, first mixer, and the neuron genes nearest to v_threshold 1.0 and tau 2.0."""
         return self._uniform(-1)
 
     @cached_property
     def smallest(self) -> Architecture:
-        """The smallest size genes, fewest heads, and the neuron genes nearest to v_threshold 1.0 and tau 2.0."""
+        """The smallest size genes, first mixer, and the neuron genes nearest to v_threshold 1.0 and tau 2.0."""
         return self._uniform(0)
 
     @cached_property
     def middle(self) -> Architecture:
-        """The (lower) median of every size gene and the neuron genes nearest to v_threshold 1.0 and tau 2.0."""
+        """The (lower) median of every size gene, first mixer, and the neuron genes nearest to 1.0 and 2.0."""
         return self._uniform(None)
 
     def sample(self, rng: np.random.Generator) -> Architecture:
@@ -140,23 +147,10 @@ class SearchSpace:
             rng: The only source of randomness.
             depth: One of ``depths``.
         """
-        return Architecture(
-            embed_dim=int(rng.choice(self.embed_dims)),
-            time_steps=int(rng.choice(self.time_steps)),
-            stem=StemSpec(float(rng.choice(self.v_thresholds)), float(rng.choice(self.taus))),
-            blocks=tuple(
-                BlockSpec(
-                    num_heads=int(rng.choice(self.num_heads)),
-                    mlp_ratio=float(rng.choice(self.mlp_ratios)),
-                    v_threshold=float(rng.choice(self.v_thresholds)),
-                    tau=float(rng.choice(self.taus)),
-                )
-                for _ in range(depth)
-            ),
-        )
+        return self._build([choices.sample(rng) for _, choices in self._places(depth)])
 
     def __contains__(self, arch: object) -> bool:
-        return isinstance(arch, Architecture) and self._foreign_gene(arch) is None
+        return isinstance(arch, Architecture) and next(self._foreign(arch), None) is None
 
     def check(self, arch: Architecture) -> Architecture:
         """Return ``arch`` if it belongs to the space.
@@ -164,16 +158,15 @@ class SearchSpace:
         Raises:
             SpaceError: If it does not; the message names the first gene that does not fit and its choices.
         """
-        problem = self._foreign_gene(arch)
-        if problem is not None:
-            name, value, choices = problem
+        for name, value, choices in self._foreign(arch):
             raise SpaceError(f"`{name}` must be one of {list(choices)} in this space, but got {value!r}.")
         return arch
 
     def neighbours(self, arch: Architecture) -> Iterator[Architecture]:
         """Yield every architecture that differs in one gene; depth moves to the next choice up or down.
 
-        A deeper neighbour repeats the last block, a shallower one drops blocks from the end.
+        A deeper neighbour repeats the last block, a shallower one drops blocks from the end. A gene that comes with
+        another one (heads with a mixer) is as in the block before, or as in the reference.
 
         Args:
             arch: An architecture of this space.
@@ -181,20 +174,19 @@ class SearchSpace:
         Raises:
             SpaceError: If ``arch`` is not in the space.
         """
-        self.check(arch)
         params = self.params(arch)
-        for name, value in params.items():
-            if name == "depth":
-                continue
-            for choice in self._choices(name):
-                if choice != value:
-                    yield self.architecture({**params, name: choice})
         position = self.depths.index(arch.depth)
-        if position > 0:
-            yield replace(arch, blocks=arch.blocks[: self.depths[position - 1]])
-        if position + 1 < len(self.depths):
-            missing = self.depths[position + 1] - arch.depth
-            yield replace(arch, blocks=arch.blocks + (arch.blocks[-1],) * missing)
+        changes = [
+            (name, choice)
+            for name, value in params.items()
+            if name != DEPTH.name
+            for choice in self.parameters[name].choices
+            if choice != value
+        ]
+        changes += [(DEPTH.name, depth) for depth in self.depths[max(0, position - 1) : position + 2]]
+        for name, choice in changes:
+            if choice != params[name]:
+                yield self._grown({**params, name: choice})
 
     def at(self, index: int) -> Architecture:
         """Return the architecture with this number in the enumeration of the space; the inverse of :meth:`index`.
@@ -207,24 +199,17 @@ class SearchSpace:
         """
         if not 0 <= index < self.size:
             raise IndexError(f"`index` must be from 0 to {self.size - 1}, but got {index}.")
-        common = len(self.embed_dims) * len(self.time_steps) * self._neuron_choices
         depth = self.depths[0]
         for depth in self.depths:
-            here = common * self._block_choices**depth
+            here = self._common * self._block.count**depth
             if index < here:
                 break
             index -= here
-
-        def draw(choices: tuple[Any, ...]) -> Any:
-            nonlocal index
-            index, digit = divmod(index, len(choices))
-            return choices[digit]
-
-        params: dict[str, Any] = {"depth": depth}
-        for name in self._names(depth):
-            if name != "depth":
-                params[name] = draw(self._choices(name))
-        return self.architecture(params)
+        parts = []
+        for _, choices in self._places(depth):
+            index, number = divmod(index, choices.count)
+            parts.append(choices.at(number))
+        return self._build(parts)
 
     def index(self, arch: Architecture) -> int:
         """Return the number of ``arch`` in the enumeration of the space; the inverse of :meth:`at`.
@@ -232,26 +217,49 @@ class SearchSpace:
         Raises:
             SpaceError: If ``arch`` is not in the space.
         """
-        params = self.params(arch)
-        common = len(self.embed_dims) * len(self.time_steps) * self._neuron_choices
+        self.check(arch)
         position = 0
-        for name in reversed(self._names(arch.depth)):
-            if name != "depth":
-                choices = self._choices(name)
-                position = position * len(choices) + choices.index(params[name])
-        return position + sum(common * self._block_choices**d for d in self.depths if d < arch.depth)
+        for (_, choices), (_, _, owner) in reversed([*zip(self._places(arch.depth), arch.owners, strict=True)]):
+            position = position * choices.count + choices.index(choices.of(owner))
+        shallower: int = self._common * sum(self._block.count**depth for depth in self.depths if depth < arch.depth)
+        return shallower + position
 
     # --- Optuna parameters --------------------------------------------------------------------------------------------
 
-    def suggest(self, trial: optuna.trial.BaseTrial) -> Architecture:
-        """Ask an Optuna trial for an architecture, define-by-run: only the blocks that exist are asked for.
+    @cached_property
+    def parameters(self) -> dict[str, Parameter]:
+        """Every parameter of the space by its name, in a fixed order; those that others depend on come before them."""
+        parameters: dict[str, Parameter] = {}
+
+        def add(place: str, choices: Choices, active: dict[str, tuple[Any, ...]], before: str = "") -> None:
+            for name, gene in choices.genes.items():
+                conditions = dict(active)
+                if name in choices.conditions:
+                    leading, fitting = choices.conditions[name]
+                    conditions[f"{place}{leading}"] = fitting
+                previous = f"{before}{name}" if before else None
+                parameters[f"{place}{name}"] = Parameter(gene, choices.values[name], conditions, previous)
+
+        network, stem, *blocks = self._places(max(self.depths))
+        add(*network, {})
+        parameters[DEPTH.name] = Parameter(DEPTH, self.depths, {})
+        add(*stem, {})
+        for i, block in enumerate(blocks):
+            add(*block, {DEPTH.name: tuple(d for d in self.depths if d > i)}, before=blocks[i - 1][0] if i else "")
+        return parameters
+
+    def suggest(self, trial: BaseTrial) -> Architecture:
+        """Ask an Optuna trial for an architecture, define-by-run: only the genes that exist are asked for.
 
         Args:
             trial: A running trial of any study.
         """
-        depth = trial.suggest_categorical("depth", self.depths)
-        names = self._names(int(depth))
-        return self.architecture({name: trial.suggest_categorical(name, self._choices(name)) for name in names})
+        leading = {name for parameter in self.parameters.values() for name in parameter.active}
+        params: dict[str, Any] = {}
+        for name in sorted(self.parameters, key=lambda name: name not in leading):
+            if self.parameters[name].exists(params):
+                params[name] = trial.suggest_categorical(name, self.parameters[name].choices)
+        return self.architecture(params)
 
     def params(self, arch: Architecture) -> dict[str, Any]:
         """Return the Optuna parameters of an architecture; the inverse of :meth:`architecture`.
@@ -260,66 +268,50 @@ class SearchSpace:
             SpaceError: If ``arch`` is not in the space.
         """
         self.check(arch)
-        params: dict[str, Any] = {
-            "embed_dim": arch.embed_dim,
-            "time_steps": arch.time_steps,
-            "depth": arch.depth,
-            "stem.v_threshold": arch.stem.v_threshold,
-            "stem.tau": arch.stem.tau,
-        }
-        for i, block in enumerate(arch.blocks):
-            params[f"block{i}.num_heads"] = block.num_heads
-            params[f"block{i}.mlp_ratio"] = block.mlp_ratio
-            params[f"block{i}.v_threshold"] = block.v_threshold
-            params[f"block{i}.tau"] = block.tau
-        return params
+        params = {DEPTH.name: arch.depth}
+        for (place, choices), (_, _, owner) in zip(self._places(arch.depth), arch.owners, strict=True):
+            params |= {f"{place}{name}": value for name, value in choices.of(owner).items()}
+        return {name: params[name] for name in self.parameters if name in params}
 
     def architecture(self, params: Mapping[str, Any]) -> Architecture:
-        """Return the architecture with these Optuna parameters; names that are not of the space are ignored.
+        """Return the architecture with these Optuna parameters; names that it does not have are ignored.
 
         Raises:
             SpaceError: If a parameter is missing or not one of its choices.
         """
 
-        def gene(name: str) -> Any:
+        def value(name: str) -> Any:
             if name not in params:
                 raise SpaceError(f"`{name}` is missing from the parameters.")
-            choices = self._choices(name)
+            choices = self.parameters[name].choices
             if params[name] not in choices:
                 raise SpaceError(f"`{name}` must be one of {list(choices)}, but got {params[name]!r}.")
             return choices[choices.index(params[name])]
 
-        return Architecture(
-            embed_dim=gene("embed_dim"),
-            time_steps=gene("time_steps"),
-            stem=StemSpec(gene("stem.v_threshold"), gene("stem.tau")),
-            blocks=tuple(
-                BlockSpec(
-                    num_heads=gene(f"block{i}.num_heads"),
-                    mlp_ratio=gene(f"block{i}.mlp_ratio"),
-                    v_threshold=gene(f"block{i}.v_threshold"),
-                    tau=gene(f"block{i}.tau"),
-                )
-                for i in range(gene("depth"))
-            ),
-        )
+        depth = value(DEPTH.name)
+        return self._build([choices.choose(value, place) for place, choices in self._places(depth)])
 
-    def distributions(self, depth: int | None = None) -> dict[str, optuna.distributions.CategoricalDistribution]:
-        """Return the Optuna distribution of every parameter of an architecture of this depth.
+    def distributions(self, depth: int | None = None) -> dict[str, CategoricalDistribution]:
+        """Return the Optuna distribution of every parameter that architectures of this depth may have.
 
         Args:
             depth: Number of blocks; the deepest by default, which gives every parameter of the space.
         """
         from optuna.distributions import CategoricalDistribution
 
-        names = self._names(max(self.depths) if depth is None else depth)
-        return {name: CategoricalDistribution(self._choices(name)) for name in names}
+        return {
+            name: CategoricalDistribution(parameter.choices)
+            for name, parameter in self.parameters.items()
+            if depth is None or depth in parameter.active.get(DEPTH.name, (depth,))
+        }
 
     # --- plain data ---------------------------------------------------------------------------------------------------
 
-    def to_dict(self) -> dict[str, list[int | float]]:
+    def to_dict(self) -> dict[str, list[Any]]:
         """Return plain JSON types; the inverse of :meth:`from_dict`."""
-        return {field.name: list(getattr(self, field.name)) for field in fields(self)}
+        return {
+            name: list(getattr(self, name)) for name, gene in LISTS.items() if getattr(self, name) != (gene.default,)
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> SearchSpace:
@@ -328,61 +320,58 @@ class SearchSpace:
         Raises:
             SpaceError: If a key is missing or unknown, or the choices are impossible.
         """
-        check_keys("space", data, cls)
-        return cls(**dict(data))
+        check_keys("space", data, LISTS, [name for name, gene in LISTS.items() if gene.default is None])
+        return cls(**data)
+
+    def __getstate__(self) -> dict[str, tuple[Any, ...]]:
+        return {name: getattr(self, name) for name in LISTS}  # without what is cached
 
     # --- helpers ------------------------------------------------------------------------------------------------------
 
-    @property
-    def _neuron_choices(self) -> int:
-        return len(self.v_thresholds) * len(self.taus)
+    @cached_property
+    def _choices(self) -> dict[str, Choices]:
+        lists = {name: getattr(self, name) for name in LISTS}
+        return {rows[0].owner: Choices(rows, lists) for _, rows in places(1)}
+
+    def _places(self, depth: int) -> list[tuple[str, Choices]]:
+        return [(place, self._choices[rows[0].owner]) for place, rows in places(depth)]
 
     @property
-    def _block_choices(self) -> int:
-        return len(self.num_heads) * len(self.mlp_ratios) * self._neuron_choices
+    def _block(self) -> Choices:
+        return self._choices["block"]
 
-    @staticmethod
-    def _names(depth: int) -> list[str]:
-        blocks = [f"block{i}.{gene}" for i in range(depth) for gene in ("num_heads", "mlp_ratio", "v_threshold", "tau")]
-        return ["embed_dim", "time_steps", "depth", "stem.v_threshold", "stem.tau", *blocks]
+    @property
+    def _common(self) -> int:
+        return self._choices["network"].count * self._choices["stem"].count
 
-    def _choices(self, name: str) -> tuple[Any, ...]:
-        gene = name.rpartition(".")[2]
-        return {
-            "embed_dim": self.embed_dims,
-            "time_steps": self.time_steps,
-            "depth": self.depths,
-            "num_heads": self.num_heads,
-            "mlp_ratio": self.mlp_ratios,
-            "v_threshold": self.v_thresholds,
-            "tau": self.taus,
-        }[gene]
+    def _foreign(self, arch: Architecture) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
+        """Yield every gene that has no value of this space, with its value and choices."""
+        for (place, choices), (_, _, owner) in zip(self._places(arch.depth), arch.owners, strict=True):
+            for name, value, known in choices.foreign(owner):
+                yield f"{place}{name}", value, known
+            if not place and arch.depth not in self.depths:
+                yield DEPTH.name, arch.depth, self.depths
 
-    def _foreign_gene(self, arch: Architecture) -> tuple[str, Any, tuple[Any, ...]] | None:
-        genes: list[tuple[str, Any]] = [
-            ("embed_dim", arch.embed_dim),
-            ("time_steps", arch.time_steps),
-            ("depth", arch.depth),
-            ("stem.v_threshold", arch.stem.v_threshold),
-            ("stem.tau", arch.stem.tau),
-        ]
-        for i, block in enumerate(arch.blocks):
-            genes += [(f"block{i}.{field.name}", getattr(block, field.name)) for field in fields(block)]
-        for name, value in genes:
-            if value not in self._choices(name):
-                return name, value, self._choices(name)
-        return None
+    def _grown(self, params: Mapping[str, Any]) -> Architecture:
+        """Return the architecture with these parameters after a change that may have made some appear or vanish."""
+        grown: dict[str, Any] = {}
+        for name, parameter in self.parameters.items():
+            if parameter.exists(grown):
+                grown[name] = (
+                    params[name] if name in params else grown.get(parameter.previous or "", parameter.reference)
+                )
+        return self.architecture(grown)
 
     def _uniform(self, position: int | None) -> Architecture:
-        def size(choices: tuple[Any, ...]) -> Any:
-            return choices[(len(choices) - 1) // 2 if position is None else position]
+        network, stem, block = (choices.typical(position) for _, choices in self._places(1))
+        return self._build([network, stem, *(block,) * DEPTH.pick(self.depths, position)])
 
-        threshold = min(self.v_thresholds, key=lambda value: (abs(value - 1.0), value))
-        tau = min(self.taus, key=lambda value: (abs(value - 2.0), value))
-        block = BlockSpec(size(self.num_heads), size(self.mlp_ratios), threshold, tau)
-        return Architecture(
-            embed_dim=size(self.embed_dims),
-            time_steps=size(self.time_steps),
-            stem=StemSpec(threshold, tau),
-            blocks=(block,) * size(self.depths),
-        )
+    def _build(self, parts: Sequence[Mapping[str, Any]]) -> Architecture:
+        """Return the architecture with these values of network, stem and blocks."""
+        places = self._places(len(parts) - 2)
+        filled = [{**choices.absent, **values} for (_, choices), values in zip(places, parts, strict=True)]
+        network, stem, *blocks = filled
+        return Architecture(**network, stem=StemSpec(**stem), blocks=tuple(BlockSpec(**block) for block in blocks))
+
+
+SearchSpace.__doc__ = with_arguments(SearchSpace.__doc__, {name: gene.about for name, gene in LISTS.items()})

@@ -5,8 +5,8 @@ is most of the time a trial costs, and a process that dies in between leaves hal
 all its genes, claimed from the queue, and finished with all its attributes and values, in one transaction each.
 
 This overrides private code of Optuna. It is used only if every private name that it needs exists (``storage_class``);
-otherwise :mod:`spikesearch.study.search.trials` takes the same steps through Optuna's public interface. The tests run
-Optuna's own storage suite on it.
+otherwise whoever writes trials takes the same steps through Optuna's public interface. The tests run Optuna's own
+storage suite on it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import optuna
 from optuna.distributions import check_distribution_compatibility, distribution_to_json, json_to_distribution
@@ -32,7 +32,7 @@ try:
 except ImportError:  # another Optuna
     models = None  # type: ignore[assignment]
 
-_NEEDED = {
+NEEDED = {
     "TrialModel": (
         *("trial_id", "number", "study_id", "state", "_datetime_start_utc", "_datetime_complete_utc"),
         *("datetime_start", "datetime_complete", "count_past_trials"),
@@ -49,7 +49,7 @@ def storage_class() -> type[RDBStorage]:
     """Return :class:`GenomeStorage` where this Optuna has what it needs, else Optuna's own class."""
     if models is None or not all(hasattr(RDBStorage, name) for name in ("_get_prepared_new_trial", "delete_study")):
         return RDBStorage
-    for model, columns in _NEEDED.items():
+    for model, columns in NEEDED.items():
         if not all(hasattr(getattr(models, model, None), column) for column in columns):
             return RDBStorage
     return GenomeStorage
@@ -117,7 +117,7 @@ class GenomeStorage(RDBStorage):
         self._insert_values(session, trial.trial_id, template_trial.values)
         self._insert_attrs(session, models.TrialUserAttributeModel, trial.trial_id, template_trial.user_attrs)
         self._insert_attrs(session, models.TrialSystemAttributeModel, trial.trial_id, template_trial.system_attrs)
-        return trial
+        return cast("models.TrialModel", trial)
 
     def _move(self, session: Session, trial_id: int, old: TrialState, new: TrialState) -> bool:
         # One conditional UPDATE: of two processes that both saw the old state, exactly one changes a row.

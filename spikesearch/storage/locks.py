@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from spikesearch.errors import StorageError
-from spikesearch.storage.urls import sqlite_path
+from spikesearch.storage.urls import study_folder
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -44,9 +44,9 @@ class StudyLock:
         self._depth = 0
         self._thread = threading.RLock()
         self._context: AbstractContextManager[None] | None = None
-        path = sqlite_path(url)
-        if path is not None:
-            self._acquire = _file_lock(path.parent / "runs" / study_name / f".{purpose}.lock", self._what)
+        folder = study_folder(url, study_name)
+        if folder is not None:
+            self._acquire = _file_lock(folder / f".{purpose}.lock", self._what)
         else:
             assert engine is not None
             self._acquire = _advisory_lock(engine, f"spikesearch:{study_name}:{purpose}", self._what)
@@ -103,6 +103,27 @@ class StudyLock:
                 yield
             finally:
                 context.__exit__(None, None, None)
+
+
+class NullLock:
+    """The lock of a storage that only this process can reach: it has the methods of a lock and keeps nobody out."""
+
+    def __enter__(self) -> NullLock:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    def at_once(self) -> NullLock:
+        """See :meth:`StudyLock.at_once`."""
+        return self
+
+    def wait(self, message: Callable[[], None]) -> NullLock:
+        """See :meth:`StudyLock.wait`; ``message`` is never called."""
+        return self
+
+
+Lock = StudyLock | NullLock
 
 
 class LockBusyError(StorageError):

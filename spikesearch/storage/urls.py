@@ -65,6 +65,12 @@ def sqlite_path(url: str) -> Path | None:
     return user_path(parsed.database, "`storage`").resolve()
 
 
+def study_folder(url: str, study_name: str) -> Path | None:
+    """Return the usual folder of a study's files, ``runs/<study>`` beside its SQLite file; ``None`` elsewhere."""
+    path = sqlite_path(url)
+    return None if path is None else path.parent / "runs" / study_name
+
+
 def storage_exists(url: str) -> bool:
     """Tell whether something can be read from the URL; only for SQLite a missing file is an ordinary thing.
 
@@ -108,6 +114,12 @@ def open_storage(url: str, *, create: bool = True) -> BaseStorage:
     else:
         raise StorageError(f"`storage` must be a URL such as {_EXAMPLES}, but got {display_url(url)!r}.")
     return get_storage(_connect(parsed, engine_kwargs))
+
+
+def backend_of(storage: BaseStorage) -> BaseStorage:
+    """Return a storage without the cache that Optuna puts around a database."""
+    backend: BaseStorage = getattr(storage, "_backend", storage)
+    return backend
 
 
 def _connect(parsed: URL, engine_kwargs: dict[str, Any]) -> BaseStorage:

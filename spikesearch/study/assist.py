@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from spikesearch.config import StudyConfig
-from spikesearch.errors import ConfigError, StudyError, TrainingError
-from spikesearch.study import prepare
+from spikesearch.errors import ConfigError, SpikesearchError, StudyError, TrainingError
+from spikesearch.study.assembly import load_data_of, train_supernet_of
+from spikesearch.study.checks import check_device
+from spikesearch.study.resolve import Target, resolve
 
-Job = tuple[StudyConfig, Path]
+TrainingOrder = tuple[StudyConfig, Path]
 """What is trained, and the folder of its files, which only the first process uses."""
 
 
@@ -45,18 +47,35 @@ def assist(device: str) -> None:
         return
     logging.getLogger("spikesearch").setLevel(logging.ERROR)  # everything is said once, by the first
     try:
-        prepare.check_device(device)
+        check_device(device)
         with gathered(device) as (team, own):
-            job: Job | None = team.from_first(None)
-            if job is not None:
-                config, folder = job
-                data = prepare.load_data_of(config)
-                prepare.train_supernet_of(config, data, folder, own, progress=False)
+            order: TrainingOrder | None = team.from_first(None)
+            if order is not None:
+                config, folder = order
+                train_supernet_of(config, load_data_of(config), folder, own, progress=False)
     except (ConfigError, StudyError, TrainingError, TeamLostError):
         # What is wrong is found by the first process, too. It says so and fails; a failure here would make the launcher
         # end it before it could.
         pass
     raise SystemExit(0)
+
+
+def resolve_or_assist(
+    what: str | Path | StudyConfig, *, storage: str | None = None, study_name: str | None = None, device: str
+) -> Target:
+    """Find out what to run, with :func:`~spikesearch.study.resolve.resolve`; of a mistake only the first process tells.
+
+    Args:
+        what: See :func:`~spikesearch.study.resolve.resolve`.
+        storage: Likewise.
+        study_name: Likewise.
+        device: See :func:`assist`.
+    """
+    try:
+        return resolve(what, storage=storage, study_name=study_name)
+    except SpikesearchError:
+        assist(device)
+        raise
 
 
 def _handle(handlers: Mapping[signal.Signals, Any]) -> None:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from spikesearch.config import StudyConfig
 from spikesearch.errors import StudyError
+from spikesearch.study.assembly import sampler_arguments
+from spikesearch.study.attributes import RECIPE, SAMPLER, SCHEMA, STUDY_FILE, STUDY_ID, VERSIONS
+from spikesearch.study.folder import new_study_id
+from spikesearch.versions import package_versions
 
 if TYPE_CHECKING:
     import optuna
@@ -22,21 +25,8 @@ _log = logging.getLogger(__name__)
 SCHEMA_VERSION = 1
 METRIC_NAMES = ("accuracy", "energy_uJ")
 
-# User attributes of a study.
-SCHEMA = "schema_version"
-STUDY_FILE = "study_file"
-SAMPLER = "sampler"
-VERSIONS = "versions"
-DATA_FINGERPRINT = "data_fingerprint"
-MAJORITY_SHARE = "majority_share"
-SUPERNET_HASH = "supernet_hash"
-REFERENCE_ENERGY = "reference_energy_uJ"
-RUN_DIR = "run_dir"
-IDENTITY = "identity"  # tells studies of one name in two storages apart
-TEST_PREFIX = "test:"
-RECIPE = "recipe"  # of a study of recipes, instead of STUDY_FILE
-
-_PACKAGES = ("spikesearch", "optuna", "torch", "spikingjelly", "timm", "numpy")
+Kind = Literal["architecture", "recipe"]
+"""What a study searches."""
 
 # What may change from one run of a study to the next: names, places, budgets and how results are shown. Where the data
 # lie and how much of them is kept in memory may change as well, and so may what happens to files that cannot be read:
@@ -48,21 +38,10 @@ _FREE = {
 }
 
 
-def sampler_arguments(config: StudyConfig) -> dict[str, Any]:
-    """Return the keyword arguments of the study's ESNNSampler, without the space."""
-    search = config.search
-    return {
-        "population_size": search.population_size,
-        "crossover_prob": search.crossover_prob,
-        "mutation_prob": search.mutation_prob,
-        "surrogate": search.surrogate,
-        "seed": config.seed,
-    }
-
-
 def describe(config: StudyConfig) -> dict[str, Any]:
     """Return the user attributes of a new study."""
     return {
+        STUDY_ID: new_study_id(),
         SCHEMA: SCHEMA_VERSION,
         STUDY_FILE: config.to_dict(),
         SAMPLER: {"name": "ESNNSampler", "arguments": sampler_arguments(config)},
@@ -70,15 +49,12 @@ def describe(config: StudyConfig) -> dict[str, Any]:
     }
 
 
-def package_versions() -> dict[str, str]:
-    """Return the versions of the packages that scores depend on."""
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # spikesearch itself, run from a source tree that nobody installed
-            found[package] = "unknown"
-    return found
+def kind_of(study: optuna.Study) -> Kind | None:
+    """Return what a study searches; ``None`` if it was not made by spikesearch, or is not complete yet."""
+    attrs = study.user_attrs
+    if RECIPE in attrs:
+        return "recipe"
+    return "architecture" if STUDY_FILE in attrs else None
 
 
 def stored_config(study: optuna.Study) -> StudyConfig:
@@ -87,14 +63,14 @@ def stored_config(study: optuna.Study) -> StudyConfig:
     Raises:
         StudyError: If the study was not made by spikesearch, or by a newer one.
     """
-    attrs = study.user_attrs
-    if RECIPE in attrs:
+    attrs, kind = study.user_attrs, kind_of(study)
+    if kind == "recipe":
         name = study.study_name
         raise StudyError(
             f"The study {name!r} is one of recipes, not of architectures: `study run` and `study show` take it, and "
             f"`subnet retrain STUDY --recipe-from {name}` uses its best recipe."
         )
-    if STUDY_FILE not in attrs:
+    if kind is None:
         raise StudyError(
             f"The study {study.study_name!r} was not made by spikesearch; `spikesearch study list` tells which were."
         )
@@ -113,7 +89,7 @@ def verify_config(study: optuna.Study, config: StudyConfig) -> None:
     Raises:
         StudyError: Naming the first key that differs.
     """
-    if not {STUDY_FILE, RECIPE} & study.user_attrs.keys():
+    if kind_of(study) is None:
         raise StudyError(f"The study {study.study_name!r} was not made by spikesearch; choose another --study-name.")
     stored = stored_config(study)
     changed = difference(stored.to_dict(), config.to_dict())
@@ -146,7 +122,7 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, Any
     return None
 
 
-def set_once(study: optuna.Study, key: str, value: Any, what: str) -> None:
+def set_once(study: optuna.Study, key: str, value: str, what: str) -> None:
     """Store a study attribute, or check that it holds this value.
 
     Args:
@@ -179,5 +155,5 @@ def _is_free(key: str) -> bool:
     return any(".".join(parts[: i + 1]) in _FREE for i in range(len(parts)))
 
 
-def _show(value: Any) -> str:
+def _show(value: object) -> str:
     return "nothing" if value is None else repr(value)

@@ -1,4 +1,4 @@
-"""What a study found: the Pareto front, the recommended trial and the reference."""
+"""What has come of a study: the Pareto front, the recommended trial and the reference."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from spikesearch.errors import SpaceError, StudyError
 from spikesearch.fitness import f_aeb, hypervolume, pareto_front, recommend
 from spikesearch.study import provenance
+from spikesearch.study.attributes import MAJORITY_SHARE, MEASURED, REFERENCE_ENERGY, TEST_PREFIX
 
 if TYPE_CHECKING:
     import optuna
@@ -32,7 +33,7 @@ class TrialResult:
         energy_uJ: Microjoules per sample, under the study's convention.
         f_aeb: ``None`` before the reference is scored.
         feasible: Whether all constraints are satisfied.
-        attrs: ``params``, ``macs`` and ``acs`` where known.
+        attrs: ``params``, ``macs``, ``acs`` and ``mean_firing_rate`` where known.
         test: Score on the test split, if it has been taken.
     """
 
@@ -47,10 +48,7 @@ class TrialResult:
 
     def describe(self) -> str:
         """Return the architecture in a few words."""
-        arch = self.architecture
-        heads = "/".join(str(block.num_heads) for block in arch.blocks)
-        ratios = "/".join(f"{block.mlp_ratio:g}" for block in arch.blocks)
-        return f"D{arch.embed_dim} L{arch.depth} T{arch.time_steps} heads {heads} mlp {ratios}"
+        return self.architecture.describe()
 
     def to_dict(self, *, with_test: bool = False) -> dict[str, Any]:
         """Return plain JSON types.
@@ -102,6 +100,11 @@ class StudyResult:
     reference: TrialResult | None
     majority_share: float | None
 
+    @property
+    def finalists(self) -> list[TrialResult]:
+        """The reference and the recommended trial, as far as there are any: they are scored on the test split."""
+        return [trial for trial in (self.reference, self.recommended) if trial is not None]
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, as ``spikesearch study show -f json`` prints them."""
         return {
@@ -148,7 +151,7 @@ def read_results(study: optuna.Study, storage: str) -> StudyResult:
         front=sorted(front, key=lambda trial: (trial.energy_uJ, -trial.accuracy, trial.number)),
         recommended=choose(config, trials, reference),
         reference=reference,
-        majority_share=study.user_attrs.get(provenance.MAJORITY_SHARE),
+        majority_share=study.user_attrs.get(MAJORITY_SHARE),
     )
 
 
@@ -158,7 +161,7 @@ def complete_trials(
     """Return the COMPLETE trials of a study that hold an architecture and finite values, by number."""
     space = config.space.search_space()
     attrs = study.user_attrs
-    reference_energy = attrs.get(provenance.REFERENCE_ENERGY)
+    reference_energy = attrs.get(REFERENCE_ENERGY)
     results = []
     for trial in study.get_trials(deepcopy=False) if all_trials is None else all_trials:
         if trial.state != TrialState.COMPLETE or not all(math.isfinite(value) for value in trial.values):
@@ -179,8 +182,8 @@ def complete_trials(
                 energy_uJ=energy,
                 f_aeb=fitness,
                 feasible=all(value <= 0 for value in trial.constraints.values()),
-                attrs={name: trial.user_attrs.get(name) for name in ("params", "macs", "acs", "mean_firing_rate")},
-                test=attrs.get(provenance.TEST_PREFIX + arch.key),
+                attrs={name: trial.user_attrs.get(name) for name in MEASURED},
+                test=attrs.get(TEST_PREFIX + arch.key),
             )
         )
     return results
@@ -267,13 +270,13 @@ def best_trial(
             f"The reference of study {study.study_name!r} is not scored yet; `spikesearch study run "
             f"{study.study_name}` does that first."
         )
-    found = choose(config, trials, reference, max_energy=max_energy, min_accuracy=min_accuracy, beta=beta)
-    if found is None:
+    chosen = choose(config, trials, reference, max_energy=max_energy, min_accuracy=min_accuracy, beta=beta)
+    if chosen is None:
         raise StudyError(
             f"No trial of study {study.study_name!r} is feasible and good enough; allow more energy or less accuracy, "
             "or run more trials."
         )
-    return found
+    return chosen
 
 
 def find_trial(study: optuna.Study, number: int | None) -> TrialResult:

@@ -1,75 +1,92 @@
-"""Studies in a storage: create, open, list, delete, and where their files live."""
+"""Studies in a storage: create, open, list, delete."""
 
 from __future__ import annotations
 
 import logging
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ParamSpec, TypeVar
 
 import optuna
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from spikesearch.config import StudyConfig
 from spikesearch.errors import StorageError, StudyError, StudyNotFoundError, did_you_mean
-from spikesearch.io import user_path
-from spikesearch.storage.locks import LockBusyError, StudyLock
-from spikesearch.storage.urls import display_url, open_storage, resolve_url, sqlite_path, storage_exists
+from spikesearch.storage.locks import Lock, LockBusyError, NullLock, StudyLock
+from spikesearch.storage.urls import backend_of, display_url, open_storage, resolve_url, storage_exists, study_folder
 from spikesearch.study import provenance
-from spikesearch.study.owner import OWNER_FILE, is_foreign, new_identity
+from spikesearch.study.assembly import make_sampler
+from spikesearch.study.attributes import ARCH, STUDY_FILE, STUDY_ID
+from spikesearch.study.folder import is_foreign, remove_files
 from spikesearch.study.worker import Worker
 
-if TYPE_CHECKING:
-    from spikesearch.sampler import ESNNSampler
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-DIRECTIONS = ("maximize", "minimize")
+DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-# What a study leaves in its folder; nothing else is ever deleted.
-_FILES = (
-    *("supernet.safetensors", "supernet.json", "checkpoints/*/state.*"),
-    *("retrained/*/model.*", "retrained/*.checkpoints/*/state.*", "trials/*/*/state.*"),
-    *("fidelity/networks-*.json", "fidelity/alone-*.json", "fidelity/alone-*.checkpoints/*/state.*"),
-    *("fidelity/report.json", "fidelity/scatter.png"),
-    *(OWNER_FILE, ".study.lock", ".train.lock", ".test.lock", ".retrain-*.lock"),
-)
 
 
-@dataclass(frozen=True)
 class Store:
-    """An open storage.
+    """A storage. It is opened when it is first used, and a SQLite file that is missing is created then.
 
     Args:
-        storage: Optuna's storage.
         url: Its URL; ``None`` for a storage that lives in this process only.
+        storage: Optuna's storage, if it is open already.
     """
 
-    storage: BaseStorage
-    url: str | None
+    def __init__(self, url: str | None, storage: BaseStorage | None = None) -> None:
+        self.url = url
+        self._storage = storage
+
+    @property
+    def storage(self) -> BaseStorage:
+        """Optuna's storage.
+
+        Raises:
+            StorageError: If it cannot be opened.
+        """
+        return self.opened(create=True)
+
+    def opened(self, *, create: bool) -> BaseStorage:
+        """Return Optuna's storage.
+
+        Args:
+            create: Whether a SQLite file that is missing may be created.
+
+        Raises:
+            StorageError: If it cannot be opened.
+            StudyNotFoundError: If the file is missing and must not be created.
+        """
+        if self._storage is None:
+            assert self.url is not None
+            self._storage = open_storage(self.url, create=create)
+        return self._storage
 
     @property
     def name(self) -> str:
         """What to call the storage in messages; without password."""
         return display_url(self.url) if self.url else "memory"
 
-    def lock(self, study_name: str, purpose: str = "study") -> StudyLock | None:
+    def lock(self, study_name: str, purpose: str = "study") -> Lock:
         """Return a lock between the processes that work on a study; nobody competes for a storage in memory."""
         if self.url is None:
-            return None
-        return StudyLock(self.url, study_name, purpose=purpose, engine=getattr(_backend(self.storage), "engine", None))
-
-    def locked(self, study_name: str) -> AbstractContextManager[Any]:
-        """Hold the lock of a study for a moment."""
-        return self.lock(study_name) or nullcontext()
+            return NullLock()
+        return StudyLock(
+            self.url, study_name, purpose=purpose, engine=getattr(backend_of(self.storage), "engine", None)
+        )
 
     def study_names(self) -> list[str]:
-        """Return the names of all studies, oldest first."""
+        """Return the names of all studies, oldest first; none if a SQLite file does not exist."""
+        if self._storage is None and self.url is not None and not storage_exists(self.url):
+            return []
         return [study.study_name for study in self.storage.get_all_studies()]
 
     def has(self, study_name: str) -> bool:
@@ -77,27 +94,31 @@ class Store:
         return study_name in self.study_names()
 
 
-def open_store(storage: str | BaseStorage | None = None, *, from_file: str | None = None, create: bool = True) -> Store:
-    """Open the storage that is meant.
+def store_of(storage: str | BaseStorage | None = None, *, from_file: str | None = None) -> Store:
+    """Return the storage that is meant.
 
     Args:
         storage: A URL, an open Optuna storage (a database or memory), or ``None`` for the environment's or the default.
         from_file: The study file's ``storage``.
-        create: Whether a SQLite file that is missing may be created.
 
     Raises:
-        StorageError: If it cannot be opened.
-        StudyNotFoundError: If the file is missing and must not be created.
+        StorageError: If it is an open storage of another kind.
     """
     if isinstance(storage, BaseStorage):
-        inner = _backend(storage)
+        inner = backend_of(storage)
         if isinstance(inner, InMemoryStorage):
-            return Store(storage, None)
+            return Store(None, storage)
         if isinstance(inner, RDBStorage):
-            return Store(optuna.storages.get_storage(inner), inner.url)
+            return Store(inner.url, optuna.storages.get_storage(inner))
         raise StorageError(f"`storage` must be a database or in memory, but got a {type(storage).__name__}.")
-    url = resolve_url(storage, from_file)
-    return Store(open_storage(url, create=create), url)
+    return Store(resolve_url(storage, from_file))
+
+
+def open_store(storage: str | BaseStorage | None = None, *, from_file: str | None = None, create: bool = True) -> Store:
+    """Open the storage that is meant; arguments and errors are those of :func:`store_of` and :meth:`Store.opened`."""
+    store = store_of(storage, from_file=from_file)
+    store.opened(create=create)
+    return store
 
 
 def create_study(
@@ -124,28 +145,47 @@ def create_study(
         StorageError: If the storage cannot be opened.
     """
     name = check_name(config.name if study_name is None else study_name)
-    store = open_store(storage, from_file=config.storage)
-    with store.locked(name):
+    return make_study(open_store(storage, from_file=config.storage), name, config, load_if_exists=load_if_exists)
+
+
+def make_study(
+    store: Store, name: str, config: StudyConfig, *, load_if_exists: bool, verified: str | None = None
+) -> optuna.Study:
+    """Create a study in an open store; otherwise as :func:`create_study`.
+
+    Args:
+        store: The store.
+        name: A checked name.
+        config: A checked study file.
+        load_if_exists: See :func:`create_study`.
+        verified: Id of a study of this name that ``config`` is known to continue.
+    """
+    with store.lock(name):
         if store.has(name):
             study = _bare(store, name)
-            if provenance.STUDY_FILE in study.user_attrs or study.get_trials(deepcopy=False):
-                if not load_if_exists:
-                    raise study_exists(store, name)
-                provenance.verify_config(study, config)
-                if provenance.stored_config(study) != config:  # only what is free to change
-                    study.set_user_attr(provenance.STUDY_FILE, config.to_dict())
         else:
-            quietly(
+            study = quietly(
                 optuna.create_study,
                 storage=store.storage,
                 study_name=name,
                 directions=list(DIRECTIONS),
                 sampler=make_sampler(config),
             )
-        study = _bare(store, name)
+        if is_begun(study):
+            if not load_if_exists:
+                raise study_exists(store, name)
+            if verified is None or study.user_attrs.get(STUDY_ID) != verified:
+                provenance.verify_config(study, config)
+            if provenance.stored_config(study) != config:  # only what is free to change
+                study.set_user_attr(STUDY_FILE, config.to_dict())
         _complete_setup(study, config)
     study.sampler = make_sampler(config)
     return study
+
+
+def is_begun(study: optuna.Study) -> bool:
+    """Tell a study from one whose creation was interrupted, or that a user has created and left empty."""
+    return provenance.kind_of(study) is not None or bool(study.get_trials(deepcopy=False))
 
 
 def load_study(name: str, *, storage: str | BaseStorage | None = None) -> optuna.Study:
@@ -183,9 +223,7 @@ def find_study(store: Store, name: str) -> optuna.Study:
 
 def list_studies(storage: str | BaseStorage | None = None) -> list[optuna.Study]:
     """Return all studies of a storage, oldest first; none if the SQLite file does not exist."""
-    if not isinstance(storage, BaseStorage) and not storage_exists(resolve_url(storage)):
-        return []
-    store = open_store(storage, create=False)
+    store = store_of(storage)
     return [_bare(store, name) for name in store.study_names()]
 
 
@@ -200,14 +238,14 @@ def delete_study(name: str, *, storage: str | BaseStorage | None = None) -> None
     """
     store = open_store(storage, create=False)
     study = find_study(store, name)
-    folder = run_folder(store.url, name) if store.url and sqlite_path(store.url) else None
+    folder = study_folder(store.url, name) if store.url else None
     foreign = folder is not None and is_foreign(folder, study)
     with ExitStack() as held:
         for purpose in _training_locks(folder):
             held.enter_context(_idle(store, name, purpose))
-        held.enter_context(store.locked(name))
+        held.enter_context(store.lock(name))
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            worker = Worker.from_dict(trial.user_attrs.get("worker"))
+            worker = Worker.of(trial)
             if worker is not None and worker.is_alive():
                 raise StudyError(
                     f"Process {worker.pid} on {worker.host} works on the study {name!r}; end it before you delete that."
@@ -216,7 +254,7 @@ def delete_study(name: str, *, storage: str | BaseStorage | None = None) -> None
     if foreign:
         _log.warning("The files in %s belong to another study of this name; they stay.", folder)
     elif folder is not None and folder.is_dir():
-        _remove_files(folder)
+        remove_files(folder)
 
 
 def study_exists(store: Store, name: str) -> StudyError:
@@ -246,7 +284,7 @@ def expect_study(store: Store, name: str) -> Iterator[None]:
 
 def storage_name(study: optuna.Study) -> str:
     """Return what to call a study's storage in messages."""
-    url = getattr(_backend(study._storage), "url", None)
+    url = getattr(backend_of(study._storage), "url", None)
     return display_url(url) if url else "memory"
 
 
@@ -259,40 +297,8 @@ def summary(study: optuna.Study) -> dict[str, Any]:
         "n_trials": len(trials),
         "complete": sum(trial.state == TrialState.COMPLETE for trial in trials),
         "started": started.isoformat(" ", "seconds") if started else None,
-        "made_by": "spikesearch" if {provenance.STUDY_FILE, provenance.RECIPE} & study.user_attrs.keys() else "Optuna",
+        "made_by": "spikesearch" if provenance.kind_of(study) else "Optuna",
     }
-
-
-def run_folder(url: str | None, name: str, run_dir: str | Path | None = None, stored: str | None = None) -> Path:
-    """Return the folder of a study's files.
-
-    Args:
-        url: Storage URL of the study; ``None`` for memory.
-        name: Name of the study.
-        run_dir: Given by the user; wins.
-        stored: What the user gave when the study was run before.
-
-    Returns:
-        The given folder, else ``runs/<study>`` beside the SQLite file.
-
-    Raises:
-        StudyError: If the storage is not a SQLite file and no folder is given.
-        StorageError: If the operating system refuses the given folder.
-    """
-    if run_dir or stored:
-        return user_path(run_dir or stored or "", "`run_dir`").absolute()
-    path = sqlite_path(url) if url else None
-    if path is None:
-        where = display_url(url) if url else "memory"
-        raise StudyError(f"`run_dir` is needed for a study in {where}: give the folder of its files with --run-dir.")
-    return path.parent / "runs" / name
-
-
-def make_sampler(config: StudyConfig) -> ESNNSampler:
-    """Return the sampler that a study file asks for."""
-    from spikesearch.sampler import ESNNSampler
-
-    return ESNNSampler(config.space.search_space(), **provenance.sampler_arguments(config))
 
 
 def check_name(name: str) -> str:
@@ -309,7 +315,7 @@ def check_name(name: str) -> str:
     return name
 
 
-def quietly(function: Any, *args: Any, **kwargs: Any) -> Any:
+def quietly(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call something of Optuna's, without its warning that this is experimental."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -322,25 +328,26 @@ def _complete_setup(study: optuna.Study, config: StudyConfig) -> None:
     The study file comes last of the attributes and before the first trial: a study without it and without trials is one
     whose creation was interrupted (or an empty one that the user made), and is completed by the next `create` or `run`.
     """
-    if [direction.name.lower() for direction in study.directions] != list(DIRECTIONS):
+    if tuple(study.directions) != DIRECTIONS:
         raise StudyError(
-            f"The study {study.study_name!r} exists with other directions than {', '.join(DIRECTIONS)}; "
-            "choose another --study-name."
+            f"The study {study.study_name!r} exists with other directions than maximize, minimize; choose another "
+            "--study-name."
         )
-    if provenance.STUDY_FILE not in study.user_attrs:
+    if STUDY_FILE not in study.user_attrs:
         quietly(study.set_metric_names, list(provenance.METRIC_NAMES))
-        described = {provenance.IDENTITY: new_identity(), **provenance.describe(config)}
-        for key in sorted(described, key=lambda key: key == provenance.STUDY_FILE):
+        described = provenance.describe(config)
+        for key in sorted(described, key=lambda key: key == STUDY_FILE):
             study.set_user_attr(key, described[key])
     if not study.get_trials(deepcopy=False):
         space = config.space.search_space()
-        reference = space.largest
+        reference, distributions = space.largest, space.distributions()
+        params = space.params(reference)
         study.add_trial(
             optuna.trial.create_trial(
                 state=TrialState.WAITING,
-                params=space.params(reference),
-                distributions=dict(space.distributions(reference.depth)),
-                user_attrs={"arch": reference.key},
+                params=params,
+                distributions={name: distributions[name] for name in params},
+                user_attrs={ARCH: reference.key},
             )
         )
 
@@ -352,10 +359,6 @@ def _bare(store: Store, name: str) -> optuna.Study:
     )
 
 
-def _backend(storage: BaseStorage) -> Any:
-    return getattr(storage, "_backend", storage)
-
-
 def _training_locks(folder: Path | None) -> list[str]:
     """Return the purposes of the locks that a process may hold for hours."""
     retrained = folder.glob(".retrain-*.lock") if folder is not None else ()
@@ -364,25 +367,12 @@ def _training_locks(folder: Path | None) -> list[str]:
 
 @contextmanager
 def _idle(store: Store, name: str, purpose: str) -> Iterator[None]:
-    lock = store.lock(name, purpose)
     with ExitStack() as held:
         try:
-            if lock is not None:
-                held.enter_context(lock.at_once())
+            held.enter_context(store.lock(name, purpose).at_once())
         except LockBusyError:
             what = "the supernet" if purpose == "train" else "a network"
             raise StudyError(
                 f"Another process trains {what} of the study {name!r}; end it before you delete that."
             ) from None
         yield
-
-
-def _remove_files(folder: Path) -> None:
-    files = [path for pattern in _FILES for path in folder.glob(pattern) if path.is_file()]
-    folders = {folder}
-    for path in files:
-        path.unlink()
-        folders |= {parent for parent in path.parents if folder in parent.parents}
-    for empty in sorted(folders, key=lambda path: len(path.parts), reverse=True):
-        if not any(empty.iterdir()):
-            empty.rmdir()

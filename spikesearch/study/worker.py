@@ -9,7 +9,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from spikesearch.study.attributes import WORKER
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
 
 # Runs that are in progress in this process. A notebook outlives the runs it starts: its process lives, yet a trial of
 # a run that is not in this set has been abandoned.
@@ -34,13 +39,18 @@ class Worker:
 
     @classmethod
     def here(cls, run: str) -> Worker:
-        """Return the identity of this process for a run."""
+        """Return this process, at work for a run."""
         pid = os.getpid()
         return cls(socket.gethostname(), pid, process_start(pid) or "unknown", run)
 
     @classmethod
-    def from_dict(cls, data: Any) -> Worker | None:
+    def of(cls, trial: FrozenTrial) -> Worker | None:
         """Return the worker that a trial names, or ``None`` if it names none (a plain Optuna user's trial)."""
+        return cls.from_dict(trial.user_attrs.get(WORKER))
+
+    @classmethod
+    def from_dict(cls, data: object) -> Worker | None:
+        """Return the worker of :meth:`to_dict`, or ``None`` for anything else."""
         if not isinstance(data, Mapping):
             return None
         try:
@@ -87,10 +97,11 @@ def process_start(pid: int) -> str | None:
         return None
     else:
         return None if fields[0] in {"Z", "X"} else f"{_boot()}:{fields[19]}"
-    return _start_by_psutil(pid)
+    return start_by_psutil(pid)
 
 
-def _start_by_psutil(pid: int) -> str | None:
+def start_by_psutil(pid: int) -> str | None:
+    """Answer :func:`process_start` where there is no ``/proc``."""
     import psutil
 
     try:

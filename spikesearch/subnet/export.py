@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from spikesearch.errors import StudyError
 from spikesearch.io import user_path
 from spikesearch.study.results import find_trial
-from spikesearch.study.trained import Trained, data_facts, final_score, subnet_facts
+from spikesearch.study.session import Session
+from spikesearch.subnet.extract import data_facts, subnet_facts
 
 if TYPE_CHECKING:
     from spikesearch.energy import EnergyReport
@@ -18,7 +19,7 @@ CHECK_SAMPLES = 256
 
 
 def export_subnet(
-    trained: Trained,
+    session: Session,
     number: int | None = None,
     *,
     to: str = "safetensors",
@@ -29,7 +30,7 @@ def export_subnet(
     """Write a trial's network in some format, with a model card, checked on images of the search split.
 
     Args:
-        trained: The study.
+        session: The study.
         number: Number of a COMPLETE trial, with inherited weights; ``None`` for the recommended one.
         to: A key of :data:`spikesearch.export.FORMATS`.
         output: Folder to write; by default ``exports/<number>-<to>`` in the study's folder.
@@ -46,60 +47,59 @@ def export_subnet(
         ExportError: See :func:`spikesearch.export.export_network`.
         MissingDependencyError: Without the extra that the format needs.
     """
-    from spikesearch.export import export_network
-    from spikesearch.export.formats import check_format
+    from spikesearch.data.bundle import StoredSplit
+    from spikesearch.export import check_format, export_network
 
     if output is not None:  # before the test split is looked at
         output = user_path(output, "`output`")
     if network is not None and number is not None:
         raise StudyError("Give either a trial or the folder of a network, not both.")
     if network is not None:
-        net, facts = _retrained(trained, network)
-        check_format(net, to, opset)
+        net, facts = _retrained(session, network)
+        check_format(net, to, opset=opset)
         name = Path(network).resolve().name
     else:
-        trial = find_trial(trained.study, number)
-        net = trained.scorer.extract(trial.architecture)
-        check_format(net, to, opset)
-        test = final_score(trained.store, trained.study, trained.scorer, trial.architecture)
-        facts = {**subnet_facts(trained, trial), "test_accuracy": test["accuracy"]}
+        trial = find_trial(session.study, number)
+        net = session.scorer().extract(trial.architecture)
+        check_format(net, to, opset=opset)
+        test = session.final_score(trial.architecture)
+        facts = {**subnet_facts(session, trial), "test_accuracy": test["accuracy"]}
         name = str(trial.number)
-    search = trained.data.search
+    search = session.data.search
     return export_network(
         net,
-        trained.folder / "exports" / f"{name}-{to}" if output is None else output,
+        session.folder / "exports" / f"{name}-{to}" if output is None else output,
         to,
         samples=search.images(range(min(len(search), CHECK_SAMPLES))),
+        images=search.whole if isinstance(search, StoredSplit) and trained.data.frames is None else None,
         facts=facts,
-        energies=_energies(trained, net),
+        energies=_energies(session, net),
         opset=opset,
     )
 
 
-def _retrained(trained: Trained, network: Path) -> tuple[Spikformer, dict[str, Any]]:
+def _retrained(session: Session, network: Path) -> tuple[Spikformer, dict[str, Any]]:
     from spikesearch.export import load_network, read_facts
 
     net, facts = load_network(network), read_facts(network)
-    name = trained.study.study_name
-    if facts.get("study") != name:
-        raise StudyError(f"{network} holds a network of the study {facts.get('study')!r}, but this is {name!r}.")
+    if facts.get("study") != session.name:
+        raise StudyError(
+            f"{network} holds a network of the study {facts.get('study')!r}, but this is {session.name!r}."
+        )
     source = facts.get("retrained", {}).get("from")
     how = {"inherited": "inherited from the supernet, then trained alone", "scratch": "trained alone, from scratch"}
     weights = {"weights": how[source]} if source in how else {}
-    return net.to(trained.scorer.device), {**data_facts(trained), **facts, **weights}
+    return net.to(session.device), {**data_facts(session), **facts, **weights}
 
 
-def _energies(trained: Trained, net: Spikformer) -> list[EnergyReport]:
+def _energies(session: Session, net: Spikformer) -> list[EnergyReport]:
     """Measure a network once on the search split and price it under every convention."""
     import torch
 
-    from spikesearch.energy import Convention, EnergyModel
-    from spikesearch.energy.measure import measure_activity
+    from spikesearch.energy import CONVENTIONS, EnergyModel
+    from spikesearch.scoring import observe
 
-    search, config = trained.data.search, trained.config.scoring
-    with torch.no_grad(), measure_activity(net) as activity:
-        for start in range(0, len(search), config.batch_size):
-            images = search.images(range(start, min(start + config.batch_size, len(search))))
-            net(images.to(trained.scorer.device))
-    models = [EnergyModel(name, mac_pj=config.mac_pj, ac_pj=config.ac_pj) for name in get_args(Convention)]
-    return [model.price(activity) for model in models]
+    config = session.config.scoring
+    seen = observe(net, session.data.search, batch_size=config.batch_size, device=torch.device(session.device))
+    models = [EnergyModel(name, mac_pj=config.mac_pj, ac_pj=config.ac_pj) for name in CONVENTIONS]
+    return [model.price(seen.activity) for model in models]

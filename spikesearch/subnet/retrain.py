@@ -7,18 +7,18 @@ import json
 import logging
 import math
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from spikesearch.errors import CheckpointError, StudyError
 from spikesearch.io import user_path
 from spikesearch.recipe.study import best_recipe
-from spikesearch.study import provenance
+from spikesearch.study.attributes import RETRAINED_PREFIX
 from spikesearch.study.results import TrialResult, find_trial
-from spikesearch.study.store import expect_study
-from spikesearch.study.trained import Trained, final_score
+from spikesearch.study.session import Session
+from spikesearch.versions import package_versions
 
 if TYPE_CHECKING:
     from spikesearch.config import TrainConfig
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-ATTR_PREFIX = "retrained:"
 FOLDER = "retrained"
 
 
@@ -91,7 +90,7 @@ class Retraining:
 
 
 def retrain_subnet(
-    trained: Trained,
+    session: Session,
     number: int | None = None,
     *,
     source: Source | None = None,
@@ -109,7 +108,7 @@ def retrain_subnet(
     that was stopped goes on. At its end the batch-norm statistics are calibrated as those of a subnet are.
 
     Args:
-        trained: The study.
+        session: The study.
         number: Number of a COMPLETE trial; ``None`` for the recommended one.
         source: Begin with ``inherited`` weights or from ``scratch``; ``None`` for what the recipe was found for, else
             inherited.
@@ -131,18 +130,18 @@ def retrain_subnet(
         StorageError: If ``output`` cannot be written.
         CheckpointError: If what an earlier call left is corrupt.
     """
-    if source is not None and source not in get_args(_source_type()):
+    if source is not None and source not in _NAMES:
         raise StudyError(f"`source` must be 'inherited' or 'scratch', but got {source!r}.")
     if output is not None:  # before hours of training
         from spikesearch.export.folder import network_in
 
         output = user_path(output, "`output`")
         network_in(output)
-    config = trained.config.train if recipe is None else recipe
-    with expect_study(trained.store, trained.study.study_name):
-        trial = find_trial(trained.study, number)
+    config = session.config.train if recipe is None else recipe
+    with session.expected():
+        trial = find_trial(session.study, number)
         if recipe_from is not None:
-            config, about = best_recipe(recipe_from, config, storage=trained.store.storage)
+            config, about = best_recipe(recipe_from, config, storage=session.store.storage)
             if (about.architecture, about.source) != (trial.architecture, source or about.source):
                 _log.warning("The recipe of study %r was found for another architecture or start.", recipe_from)
             source = source or about.source
@@ -154,27 +153,27 @@ def retrain_subnet(
             if not 0 <= energy_weight < math.inf:
                 raise StudyError(f"`energy_weight` must be a finite number of at least 0, but got {energy_weight}.")
             config = config.model_copy(update={"energy_weight": energy_weight})
-        seed = trained.config.seed if seed is None else seed
-        job = _Job(trained, source or "inherited", config, seed)
-        stored = job.result(trial, progress=progress)
-        folder = job.folder(trial)
+        seed = session.config.seed if seed is None else seed
+        training = _Training(session, source or "inherited", config, seed)
+        stored = training.result(trial, progress=progress)
+        folder = training.folder(trial)
         if output is not None:
             _copy(folder, output)
         return Retraining(
-            study=trained.study.study_name,
+            study=session.name,
             folder=folder if output is None else output,
-            source=job.source,
+            source=training.source,
             recipe=dict(stored["recipe"]),
-            convention=trained.config.scoring.convention,
-            rows=tuple(_rows(job, trial, stored)),
+            convention=session.config.scoring.convention,
+            rows=tuple(_rows(training, trial, stored)),
         )
 
 
 @dataclass(frozen=True)
-class _Job:
+class _Training:
     """One way to train any architecture of the study by itself."""
 
-    trained: Trained
+    session: Session
     source: Source
     config: TrainConfig
     seed: int
@@ -185,19 +184,19 @@ class _Job:
 
         facts = {"arch": arch.key, "from": self.source, "recipe": applicable_recipe(self.config), "seed": self.seed}
         if self.source == "inherited":
-            facts["supernet"] = self.trained.study.user_attrs[provenance.SUPERNET_HASH]
+            facts["supernet"] = self.session.supernet_hash
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
     def attr(self, arch: Architecture) -> str:
-        return f"{ATTR_PREFIX}{self.key(arch)}"
+        return f"{RETRAINED_PREFIX}{self.key(arch)}"
 
     def folder(self, trial: TrialResult) -> Path:
         name = f"{trial.number}-{self.source}-{self.key(trial.architecture)}"
-        return self.trained.folder / FOLDER / name
+        return self.session.folder / FOLDER / name
 
     def known(self, arch: Architecture) -> dict[str, Any] | None:
-        """Return what an earlier call found, if there was one."""
-        stored = self.trained.study.user_attrs.get(self.attr(arch))
+        """Return the scores of an earlier call, if there was one."""
+        stored = self.session.study.user_attrs.get(self.attr(arch))
         return dict(stored) if stored is not None else None
 
     def result(self, trial: TrialResult, *, progress: bool) -> dict[str, Any]:
@@ -209,15 +208,14 @@ class _Job:
                 facts = self._train(trial, progress=progress)
             stored: dict[str, Any] = facts["retrained"]
             if self.known(arch) != stored:
-                self.trained.study.set_user_attr(self.attr(arch), stored)
+                self.session.study.set_user_attr(self.attr(arch), stored)
         return stored
 
-    def _alone(self, arch: Architecture) -> AbstractContextManager[Any]:
-        name = self.trained.study.study_name
-        lock = self.trained.store.lock(name, f"retrain-{self.key(arch)}")
-        if lock is None:
-            return nullcontext()
-        return lock.wait(lambda: _log.warning("Waiting: another process trains this network of study %r.", name))
+    def _alone(self, arch: Architecture) -> AbstractContextManager[object]:
+        name = self.session.name
+        return self.session.lock(f"retrain-{self.key(arch)}").wait(
+            lambda: _log.warning("Waiting: another process trains this network of study %r.", name)
+        )
 
     def _kept(self, trial: TrialResult) -> dict[str, Any] | None:
         from spikesearch.export.folder import load_network, read_facts
@@ -239,79 +237,73 @@ class _Job:
         from spikesearch.scoring.network import calibrate_network, score_network
         from spikesearch.train.network import applicable_recipe, train_network
 
-        trained, arch = self.trained, trial.architecture
-        scoring = trained.config.scoring
+        session, arch = self.session, trial.architecture
+        scoring, device = session.config.scoring, session.scorer().device
         _log.info("Training the network of trial %d, from %s weights.", trial.number, _NAMES[self.source])
         folder = self.folder(trial)
-        done = train_network(
+        trained = train_network(
             self._start(arch),
-            trained.data,
+            session.data,
             self.config,
             seed=self.seed,
             folder=folder.with_name(f"{folder.name}.checkpoints"),
             title=f"Trial {trial.number}",
             energy_model=energy_model(scoring),
-            device=trained.scorer.device,
+            device=device,
             progress=progress,
         )
-        calibrate_network(done.net, calibration_images(trained.data, scoring).to(trained.scorer.device))
+        calibrate_network(trained.net, calibration_images(session.data, scoring).to(device))
         retrained: dict[str, Any] = {
             "arch": arch.key,
             "from": self.source,
             "recipe": dict(applicable_recipe(self.config)),
             "seed": self.seed,
-            "search": score_network(done.net, trained.data, scoring, "search").to_dict(),
-            "test": score_network(done.net, trained.data, scoring, "test").to_dict(),
+            "search": score_network(trained.net, session.data, scoring, "search").to_dict(),
+            "test": score_network(trained.net, session.data, scoring, "test").to_dict(),
         }
         facts: dict[str, Any] = {
-            "class_names": list(trained.data.class_names),
-            "study": trained.study.study_name,
+            "class_names": list(session.data.class_names),
+            "study": session.name,
             "trial": trial.number,
             "accuracy": retrained["search"]["accuracy"],
             "test_accuracy": retrained["test"]["accuracy"],
             "energy_uJ": retrained["search"]["energy_uJ"],
             "energy_convention": scoring.convention,
-            "data_fingerprint": trained.data.fingerprint,
-            "versions": provenance.package_versions(),
+            "data_fingerprint": session.data.fingerprint,
+            "versions": package_versions(),
             "retrained": retrained,
-            "history": done.history,
+            "history": trained.history,
         }
         if self.source == "inherited":
-            facts["supernet_hash"] = trained.study.user_attrs[provenance.SUPERNET_HASH]
-        save_network(folder, done.net, facts)
-        done.checkpoints.delete()
+            facts["supernet_hash"] = session.supernet_hash
+        save_network(folder, trained.net, facts)
+        trained.checkpoints.delete()
         return facts
 
     def _start(self, arch: Architecture) -> Spikformer:
         from spikesearch.train.network import fresh_network
 
-        inherited = self.trained.scorer.extract(arch)
+        inherited = self.session.scorer().extract(arch)
         return inherited if self.source == "inherited" else fresh_network(inherited, self.seed)
 
 
 _NAMES = {"inherited": "inherited", "scratch": "new"}
 
 
-def _source_type() -> Any:
-    from spikesearch.train.network import Source
-
-    return Source
-
-
-def _rows(job: _Job, trial: TrialResult, stored: Mapping[str, Any]) -> list[Row]:
-    trained = job.trained
-    reference = trained.results().reference
-    rows = [_inherited(trained, "inherited", trial), _row("retrained", trial.number, stored)]
+def _rows(training: _Training, trial: TrialResult, stored: Mapping[str, Any]) -> list[Row]:
+    session = training.session
+    reference = session.results().reference
+    rows = [_inherited(session, "inherited", trial), _row("retrained", trial.number, stored)]
     if reference is not None and reference.architecture != trial.architecture:
-        rows.append(_inherited(trained, "largest", reference))
-        known = job.known(reference.architecture)
+        rows.append(_inherited(session, "largest", reference))
+        known = training.known(reference.architecture)
         if known is not None:
             rows.append(_row("largest, retrained", reference.number, known))
     return rows
 
 
-def _inherited(trained: Trained, role: str, trial: TrialResult) -> Row:
-    test = final_score(trained.store, trained.study, trained.scorer, trial.architecture)
+def _inherited(session: Session, role: str, trial: TrialResult) -> Row:
+    test = session.final_score(trial.architecture)
     return Row(role, trial.number, trial.accuracy, test["accuracy"], trial.energy_uJ, test["params"])
 
 

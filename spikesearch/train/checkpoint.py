@@ -18,11 +18,10 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from spikesearch.errors import CheckpointError
-from spikesearch.io import atomic_write_bytes, atomic_write_json, not_writable, sync_folder
+from spikesearch.io import atomic_write_bytes, atomic_write_json, not_writable, read_json, sync_folder
 
 FORMAT_VERSION = 1
 _TENSORS, _FACTS = "state.safetensors", "state.json"
-_EARLIER = {"residual": "add"}  # what 0.1.0, which knew nothing else, did not write
 
 
 @dataclass(frozen=True)
@@ -83,12 +82,7 @@ def load_facts(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: If it is missing, not JSON, or written by a newer version of spikesearch.
     """
-    try:
-        facts = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing; {_remedy(path)}") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is corrupt ({error}); {_remedy(path)}") from None
+    facts = read_json(path, error=CheckpointError, remedy=_remedy(path))
     if not isinstance(facts, dict) or not isinstance(facts.get("format_version"), int):
         raise CheckpointError(f"{path} is not a checkpoint of spikesearch.")
     if facts["format_version"] > FORMAT_VERSION:
@@ -195,13 +189,13 @@ def check_identity(path: Path, facts: Mapping[str, Any], identity: Mapping[str, 
     Raises:
         CheckpointError: The message names the first thing that differs.
     """
-    found = facts.get("identity")
-    found = _EARLIER | (found if isinstance(found, dict) else {})
-    wanted = _EARLIER | json.loads(json.dumps(identity))
-    for key in {**found, **wanted}:
-        if found.get(key) != wanted.get(key):
+    stored = facts.get("identity")
+    stored = stored if isinstance(stored, dict) else {}
+    wanted = json.loads(json.dumps(identity))
+    for key in {**stored, **wanted}:
+        if stored.get(key) != wanted.get(key):
             raise CheckpointError(
-                f"{path} belongs to another training: its `{key}` is {_short(found.get(key))}, but here it is "
+                f"{path} belongs to another training: its `{key}` is {_short(stored.get(key))}, but here it is "
                 f"{_short(wanted.get(key))}. Use another study name or --run-dir; if nobody needs that training any "
                 f"more, remove {path} to train anew."
             )

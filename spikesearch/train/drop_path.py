@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from spikesearch.data.keyed import uniforms
 from spikesearch.nn.network import Network
-
-_STREAM = 5  # of random numbers, apart from those of the training loop and of the strategies
+from spikesearch.streams import DROP_PATH
 
 
 class DropPath:
@@ -58,7 +57,7 @@ class DropPath:
             samples: Number of every sample in its data set, shape [N].
             device: Where the network is.
         """
-        kept = uniforms((_STREAM, *key), samples, len(self._branches)) < self._keep
+        kept = uniforms(DROP_PATH.key(*key), samples, len(self._branches)) < self._keep
         self._scales = (kept / self._keep).float().T.contiguous().to(device)
 
     def _hook(self, index: int) -> Any:

@@ -47,7 +47,11 @@ class EnergyLoss:
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Record the forward passes inside a ``with`` block."""
+        """Record the forward passes inside a ``with`` block.
+
+        Raises:
+            ValueError: If the network is none that :class:`~spikesearch.EnergyModel` knows.
+        """
         with measure_activity(self._net, differentiable=True) as self._activity:
             yield
 
@@ -55,7 +59,7 @@ class EnergyLoss:
         """Return the weight times the logarithm of the energy of the forward pass since the last call.
 
         Raises:
-            ValueError: If there was none, or the network is none that :class:`~spikesearch.EnergyModel` knows.
+            ValueError: If there was none.
         """
         energy = torch.as_tensor(self._model.price(self._activity.take()).total_uJ)
         self.energies.append(energy.detach())

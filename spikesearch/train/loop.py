@@ -26,6 +26,8 @@ from spikesearch.energy import EnergyModel
 from spikesearch.errors import ConfigError, TrainingError
 from spikesearch.nn.elastic import ElasticBatchNorm
 from spikesearch.nn.lif import set_surrogate_slope
+from spikesearch.nn.network import Network
+from spikesearch.streams import MIXUP, TRAINING_ORDER
 from spikesearch.train.checkpoint import Checkpoint, CheckpointFolder
 from spikesearch.train.distributed import Team, shares
 from spikesearch.train.drop_path import DropPath
@@ -39,9 +41,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_ORDER, _MIX = 1, 2  # streams of random numbers; the subnets have one of their own
-# Younger than the first checkpoints.
-_NEWER_KEYS = frozenset({"accumulate", "sync_batch_norm", "drop_path", "surrogate_slope", "energy_weight"})
+# Keys that an identity names only where they change something; one that is added to the recipe joins them, so that what
+# was trained without it stays the same training.
+_OPTIONAL_KEYS = frozenset({"accumulate", "sync_batch_norm", "drop_path", "surrogate_slope", "energy_weight"})
 # What may change when training is resumed: the weights do not depend on it, or by rounding alone, as on the device.
 FREE_KEYS = frozenset({"checkpoint_every_epochs", "compile"})
 
@@ -145,7 +147,10 @@ class Trainer:
         self.ema: ModelEmaV3 | None = None
         if config.ema_decay is not None:
             self.ema = ModelEmaV3(model, decay=config.ema_decay, use_warmup=True)
-        self.drop_path = DropPath(model, config.drop_path) if config.drop_path else None
+        self.drop_path: DropPath | None = None
+        if config.drop_path:
+            assert isinstance(model, Network)
+            self.drop_path = DropPath(model, config.drop_path)
         self.energy = EnergyLoss(model, config.energy_weight, energy_model) if config.energy_weight else None
         self.history: list[dict[str, float]] = []
 
@@ -191,7 +196,7 @@ class Trainer:
 
     def _epoch(self, epoch: int, bar: Any) -> dict[str, float]:
         self.model.train()
-        order = np.random.default_rng([_ORDER, self.seed, epoch]).permutation(len(self.split))
+        order = TRAINING_ORDER.generator(self.seed, epoch).permutation(len(self.split))
         size = min(self.config.batch_size, len(order))
         seen = _Tally()
         began = time.perf_counter()
@@ -297,7 +302,7 @@ class Trainer:
             label_smoothing=self.config.label_smoothing,
             num_classes=self.num_classes,
         )
-        with _numpy_seed(_MIX, self.seed, epoch, step):
+        with _numpy_seed(MIXUP.seed(self.seed, epoch, step)):
             mixed: tuple[Tensor, Tensor] = mixup(images.clone(), labels)
         return mixed
 
@@ -375,16 +380,15 @@ def recipe_identity(config: TrainConfig, energy_model: EnergyModel) -> dict[str,
     recipe = config.model_dump(mode="json", exclude={*FREE_KEYS})
     if config.energy_weight:
         recipe["energy_model"] = asdict(energy_model)
-    # left out where they change nothing, so that older checkpoints are still those of the same training
     fields = type(config).model_fields
-    return {key: value for key, value in recipe.items() if key not in _NEWER_KEYS or value != fields[key].default}
+    return {key: value for key, value in recipe.items() if key not in _OPTIONAL_KEYS or value != fields[key].default}
 
 
 @contextmanager
-def _numpy_seed(*key: int) -> Iterator[None]:
+def _numpy_seed(seed: np.ndarray) -> Iterator[None]:
     """Seed numpy's global generator, which timm's mixup draws from, and restore it."""
     before = np.random.get_state()
-    np.random.seed(np.random.SeedSequence(key).generate_state(4))
+    np.random.seed(seed)
     try:
         yield
     finally:

@@ -6,13 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 from torch import Tensor, nn
 
+from spikesearch import streams
 from spikesearch.nn import Supernet
 from spikesearch.space import Architecture, SearchSpace
-
-_DEPTH, _GENES = 3, 4  # streams of random numbers, apart from those of the training loop
 
 LossFunction = Callable[[Tensor, Tensor | None], Tensor]
 """Maps logits and targets ``[N, classes]``, or None for those of the batch, to the loss of the last forward pass."""
@@ -50,8 +48,8 @@ class ArchitectureDeck:
     def draw(self, epoch: int, index: int) -> Architecture:
         """Return the architecture number ``index`` of an epoch."""
         deck, card = divmod(index, len(self.space.depths))
-        depths = np.random.default_rng([_DEPTH, self.seed, epoch, deck]).permutation(self.space.depths)
-        return self.space.sample_depth(np.random.default_rng([_GENES, self.seed, epoch, index]), int(depths[card]))
+        depths = streams.DEPTHS.generator(self.seed, epoch, deck).permutation(self.space.depths)
+        return self.space.sample_depth(streams.GENES.generator(self.seed, epoch, index), int(depths[card]))
 
 
 class SingleStrategy:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ from spikesearch.train.checkpoint import (
 from spikesearch.train.distributed import Team, gathered
 from spikesearch.train.loop import Trainer, recipe_identity
 from spikesearch.train.strategies import SandwichStrategy, Strategy, UniformStrategy
+from spikesearch.versions import package_versions
 
 if TYPE_CHECKING:
     from spikesearch.config import TrainConfig
@@ -104,7 +104,7 @@ def _train(
         raise TeamError(
             f"Process {team.rank} was given other data or another recipe than the first; make them the same."
         )
-    if team.from_first((run_dir / f"{NAME}.json").exists()):
+    if team.from_first(is_trained(run_dir)):
         finished = _load_finished(run_dir, wanted) if team.is_first else supernet
         return team.from_first(finished).to(device)
     # Built anew under the seed, so that the first weights depend on nothing else.
@@ -124,12 +124,18 @@ def _train(
     )
     history = trainer.run(title=f"Supernet of {fresh.space.size:,} architectures", progress=progress)
     if team.is_first:
-        facts = {"identity": trainer.identity, "history": history, "versions": _versions()}
+        versions = {"python": platform.python_version(), **package_versions()}
+        facts = {"identity": trainer.identity, "history": history, "versions": versions}
         save_weights(run_dir, NAME, trainer.final.state_dict(), facts)
         trainer.checkpoints.delete()
     final = trainer.final
     assert isinstance(final, Supernet)
     return final.eval()
+
+
+def is_trained(run_dir: Path) -> bool:
+    """Tell whether a folder holds a finished supernet; its facts are written last."""
+    return (run_dir / f"{NAME}.json").exists()
 
 
 def check_run_dir(
@@ -147,9 +153,9 @@ def check_run_dir(
         CheckpointError: If it holds, finished or not, a supernet of another space, data set, recipe or seed.
     """
     wanted = _identity(supernet, data, config, seed, energy_model)
-    finished = Path(run_dir) / f"{NAME}.json"
-    if finished.exists():
-        check_identity(finished, load_facts(finished), wanted)
+    if is_trained(run_dir):
+        path = Path(run_dir) / f"{NAME}.json"
+        check_identity(path, load_facts(path), wanted)
     else:
         CheckpointFolder(Path(run_dir) / _STATES).check(wanted)
 
@@ -193,7 +199,7 @@ def supernet_facts(run_dir: Path) -> dict[str, Any]:
 
 
 def _finished(run_dir: Path) -> Checkpoint:
-    if not (run_dir / f"{NAME}.json").exists():
+    if not is_trained(run_dir):
         raise CheckpointError(f"There is no trained supernet in {run_dir}; train it with `spikesearch supernet train`.")
     return load_weights(run_dir, NAME)
 
@@ -229,7 +235,7 @@ def _build(shape: dict[str, Any]) -> Supernet:
         image_size=shape["image_size"],
         num_classes=shape["num_classes"],
         pool_stages=tuple(shape["pool_stages"]),
-        residual=shape.get("residual", "add"),  # files of 0.1.0 do not say
+        residual=shape["residual"],
     )
 
 
@@ -241,8 +247,3 @@ def _rebuild(checkpoint: Checkpoint, run_dir: Path) -> Supernet:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{run_dir / NAME}.json does not describe its weights: {reason}") from None
     return supernet.eval()
-
-
-def _versions() -> dict[str, str]:
-    packages = ("spikesearch", "torch", "spikingjelly", "timm")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,12 +14,14 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from spikesearch.audit.doctor import _neuron, batch_norm_drift, borders, diagnose, firing_rates, size_order
+from spikesearch.audit.doctor import batch_norm_drift, borders, describe_neurons, diagnose, firing_rates, size_order
+from spikesearch.nn.units import network_neurons
 from spikesearch.scoring import Scorer
 from spikesearch.space import Architecture, BlockSpec, StemSpec
 from spikesearch.study import create_study, run_study
 from spikesearch.study.results import read_results
-from spikesearch.study.trained import Trained, open_trained
+from spikesearch.study.session import Session, open_trained
+from tests.commands import Result
 from tests.study.helpers import tiny_config
 
 KINDS = {
@@ -46,33 +46,30 @@ def url(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 
 
 @pytest.fixture
-def trained(url: str) -> Trained:
+def trained(url: str) -> Session:
     return open_trained("tiny", storage=url)
 
 
-def edit(scorer: Scorer, change: Callable[[torch.nn.Module], None]) -> Scorer:
+def edit(scorer: Scorer, change: Callable[[torch.nn.Module], object]) -> Scorer:
     """The same scorer with a damaged supernet."""
     with torch.no_grad():
         change(scorer.supernet)
     return scorer
 
 
-def test_a_healthy_study_has_no_findings(
-    trained: Trained, url: str, cli_in: Callable[[Path], Callable[..., tuple[int, str]]], tmp_path: Path
-) -> None:
+def test_a_healthy_study_has_no_findings(trained: Session, url: str, cli: Callable[..., Result]) -> None:
     assert diagnose(trained) == []
-    cli = cli_in(tmp_path)
-    status, out = cli("doctor", "tiny", "--storage", url)
-    assert status == 0
-    assert out.startswith("Nothing found in study tiny: ")
-    assert cli("doctor", "tiny", "--storage", url, "-f", "json") == (0, "[]\n")
+    result = cli("doctor", "tiny", "--storage", url)
+    assert result.status == 0
+    assert result.out.startswith("Nothing found in study tiny: ")
+    assert cli("doctor", "tiny", "--storage", url, "-f", "json").json() == []
 
 
 @pytest.mark.parametrize(
     ("shift", "kind"), [(-50.0, "dead layer"), (50.0, "saturated layer")], ids=["dead", "saturated"]
 )
-def test_layers_that_never_or_always_fire(trained: Trained, shift: float, kind: str) -> None:
-    scorer = edit(trained.scorer, lambda net: net.blocks[0].mlp.fc1.bn.bias.fill_(shift))
+def test_layers_that_never_or_always_fire(trained: Session, shift: float, kind: str) -> None:
+    scorer = edit(trained.scorer(), lambda net: net.get_parameter("blocks.0.mlp.fc1.bn.bias").fill_(shift))
     largest = scorer.supernet.space.largest
     findings = [finding for finding in firing_rates(scorer, "reference", largest) if "fc1" in finding.where]
     assert [finding.kind for finding in findings] == [kind]
@@ -84,42 +81,43 @@ def test_layers_that_never_or_always_fire(trained: Trained, shift: float, kind: 
 def test_neurons_that_read_a_stream_are_named_with_their_genes() -> None:
     stem, block = StemSpec(0.6, 4.0), BlockSpec(1, 1.0, 1.4, 1.25)
     arch = Architecture(16, 2, stem, (BlockSpec(1, 1.0, 1.0, 2.0), block))
-    for layer in ("blocks.1.mlp.lif_in", "blocks.1.attn.qkv", "head_lif"):
-        assert _neuron(arch, layer) == "v_threshold 1.4, tau 1.25"
-    assert _neuron(arch, "stem.rpe_lif") == _neuron(arch, "stem.stages.0") == "v_threshold 0.6, tau 4"
-    assert _neuron(arch, "blocks.0.attn") == "attention, threshold and tau are fixed"
+    words = {name: describe_neurons(spec) for name, spec in network_neurons(arch, "membrane").items()}
+    for neurons in ("blocks.1.mlp.lif_in", "blocks.1.attn.qkv.lif", "head_lif"):
+        assert words[neurons] == "v_threshold 1.4, tau 1.25"
+    assert words["stem.rpe_lif"] == words["stem.stages.0.lif"] == "v_threshold 0.6, tau 4"
+    assert words["blocks.0.attn.lif"] == "attention, threshold and tau are fixed"
 
 
-def test_a_part_of_the_attention_is_named(trained: Trained) -> None:
+def test_a_part_of_the_attention_is_named(trained: Session) -> None:
     def silence_the_keys(net: Any) -> None:
         bias = net.blocks[0].attn.qkv.bn.bias
         bias.view(3, -1)[1] = -50
 
-    scorer = edit(trained.scorer, silence_the_keys)
+    scorer = edit(trained.scorer(), silence_the_keys)
     where = [finding.where.split()[0] for finding in firing_rates(scorer, "reference", scorer.supernet.space.largest)]
     assert "blocks.0.attn.k" in where
     assert "blocks.0.attn" in where, "without keys the product is zero, so that nothing fires on it"
     assert "blocks.0.attn.q" not in where
 
 
-def test_statistics_of_too_few_images_drift(trained: Trained) -> None:
+def test_statistics_of_too_few_images_drift(trained: Session) -> None:
     few = trained.config.scoring.model_copy(update={"calibration_images": 2})
-    scorer = Scorer(trained.scorer.supernet, trained.data, few)
+    scorer = Scorer(trained.scorer().supernet, trained.data, few)
     (finding,) = batch_norm_drift(scorer, "reference", scorer.supernet.space.largest)
     assert finding.kind == "batch-norm drift"
     assert "Raise scoring.calibration_images (2, of " in finding.advice
     assert finding.where.endswith("of the reference network")
 
 
-def test_a_largest_network_that_is_worse_than_the_smallest(trained: Trained) -> None:
+def test_a_largest_network_that_is_worse_than_the_smallest(trained: Session) -> None:
     def ruin_what_only_the_largest_has(net: Any) -> None:
         net.blocks[1].mlp.fc2.bn.bias.fill_(50.0)  # every token gets the same spikes added
 
         torch.nn.init.normal_(net.head.weight[:, 16:], std=50)
 
-    space = trained.scorer.supernet.space
-    assert list(size_order(trained.scorer, space)) == []
-    scorer = edit(trained.scorer, ruin_what_only_the_largest_has)
+    space = trained.scorer().supernet.space
+    assert list(size_order(trained.scorer(), space)) == []
+    scorer = edit(trained.scorer(), ruin_what_only_the_largest_has)
     (finding,) = size_order(scorer, space)
     small, large = scorer.score(space.smallest).accuracy, scorer.score(space.largest).accuracy
     assert finding.found == f"accuracy on the search split: largest {large:.2%}, smallest {small:.2%}"
@@ -192,43 +190,21 @@ def copies(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_copies_in_two_splits_and_the_command(
-    copies: Path, cli_in: Callable[[Path], Callable[..., tuple[int, str]]]
-) -> None:
+def test_copies_in_two_splits_and_the_command(copies: Path, cli: Callable[..., Result]) -> None:
     data = copy.deepcopy(tiny_config().to_dict())
     data["data"] = {"kind": "image-folder", "path": str(copies / "pictures"), "image_size": 8}
     data["train"]["epochs"] = data["search"]["n_trials"] = 1
     config = type(tiny_config()).from_dict(data)
     run_study(config, storage=f"sqlite:///{copies}/spikesearch.db", progress=False)
-    cli = cli_in(copies)
-    status, out = cli("doctor", "tiny", "-f", "json")
-    assert status == 0
-    findings = json.loads(out)
+    told = cli("doctor", "tiny", "-f", "json")
+    assert told.status == 0
+    findings = told.json()
     overlap = [finding for finding in findings if finding["kind"] == "split overlap"]
     assert overlap
     assert {finding["kind"] for finding in findings} <= KINDS
     assert "pixel for pixel" in overlap[0]["found"]
     assert "Remove the copies" in overlap[0]["advice"]
-    status, out = cli("doctor", "tiny")
-    assert (status, out.count("split overlap: data\n")) == (0, len(overlap))
-    status, out = cli("doctor", "tiny", "-f", "value")
-    assert (status, out.split("\n")[:-1]) == (0, [finding["kind"] for finding in findings])
-
-
-@pytest.fixture
-def cli_in(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[[Path], Callable[..., tuple[int, str]]]:
-    from spikesearch.cli import app
-
-    def there(folder: Path) -> Callable[..., tuple[int, str]]:
-        def run(*arguments: str) -> tuple[int, str]:
-            monkeypatch.chdir(folder)
-            monkeypatch.setattr(sys, "argv", ["spikesearch", *arguments])
-            capsys.readouterr()
-            status = app._run()
-            return status, capsys.readouterr().out
-
-        return run
-
-    return there
+    table = cli("doctor", "tiny")
+    assert (table.status, table.out.count("split overlap: data\n")) == (0, len(overlap))
+    value = cli("doctor", "tiny", "-f", "value")
+    assert (value.status, value.out.split("\n")[:-1]) == (0, [finding["kind"] for finding in findings])

@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,19 +17,18 @@ from PIL import Image
 from scipy.stats import kendalltau, spearmanr
 
 from spikesearch.audit.candidates import fixed_neurons
-from spikesearch.audit.fidelity import Fidelity, Network, _scoring_facts, measure_fidelity
+from spikesearch.audit.fidelity import measure_fidelity, scoring_facts
 from spikesearch.audit.fidelity_figure import fidelity_figure
+from spikesearch.audit.fidelity_result import Fidelity, Network
 from spikesearch.errors import CheckpointError, StudyError
 from spikesearch.nn import Spikformer
 from spikesearch.scoring import Score
 from spikesearch.scoring.calibration import calibration_images
 from spikesearch.scoring.network import calibrate_network
-from spikesearch.study.run import open_session
+from spikesearch.study.session import Session, open_session, open_trained
 from spikesearch.study.store import delete_study
-from spikesearch.study.trained import Trained, open_trained
-from spikesearch.train.loop import Trainer
 from spikesearch.train.network import train_network
-from tests.interruptions import interruption
+from tests.interruptions import epochs_trained, interruption
 from tests.study.helpers import tiny_config
 
 SPACE = tiny_config().space.search_space()
@@ -50,24 +50,17 @@ def study(measured: tuple[Path, Fidelity], tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def epochs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def epochs() -> Iterator[list[int]]:
     """The number of every epoch that is trained."""
-    trained: list[int] = []
-    original = Trainer._epoch
-
-    def epoch(self, number, bar):
-        trained.append(number)
-        return original(self, number, bar)
-
-    monkeypatch.setattr(Trainer, "_epoch", epoch)
-    return trained
+    with epochs_trained() as numbers:
+        yield numbers
 
 
-def open_study(folder: Path) -> Trained:
+def open_study(folder: Path) -> Session:
     return open_trained("tiny", storage=f"sqlite:///{folder}/s.db")
 
 
-def measure(trained: Trained, n: int = 4, epochs: int = 1) -> Fidelity:
+def measure(trained: Session, n: int = 4, epochs: int = 1) -> Fidelity:
     return measure_fidelity(trained, n=n, epochs=epochs, progress=False)
 
 
@@ -88,7 +81,7 @@ def test_one_lost_training_is_repeated_to_the_same_number(
     text = kept[2].read_text()
     kept[2].unlink()
     assert measure(open_study(study)).to_dict() == measured[1].to_dict()
-    assert epochs == [0]
+    assert epochs == [1]
     assert kept[2].read_text() == text
 
 
@@ -103,13 +96,11 @@ def test_more_networks_cost_only_what_is_missing(
     assert epochs == []
 
 
-def test_a_training_that_was_killed_goes_on(
-    measured: tuple[Path, Fidelity], study: Path, epochs: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_training_that_was_killed_goes_on(measured: tuple[Path, Fidelity], study: Path, epochs: list[int]) -> None:
     with interruption(3):  # in the middle of the second training
         measure(open_study(study), epochs=2)
     resumed = measure(open_study(study), epochs=2)
-    assert epochs == [0, 1] * sum(len(network.alone) for network in resumed.networks)
+    assert epochs == [1, 2] * sum(len(network.alone) for network in resumed.networks)
     assert not list((study / "runs/tiny/fidelity").glob("*.checkpoints"))
     # another recipe has trainings of its own, but the same networks
     assert (resumed.facts["epochs"], resumed.facts["recipe"]["epochs"]) == (2, 2)
@@ -122,7 +113,7 @@ def test_a_training_that_was_killed_goes_on(
 
 def test_the_numbers_are_those_of_the_search_split(measured: tuple[Path, Fidelity], study: Path) -> None:
     trained, networks = open_study(study), measured[1].networks
-    assert [network.inherited for network in networks] == [trained.scorer.score(each.arch) for each in networks]
+    assert [network.inherited for network in networks] == [trained.scorer().score(each.arch) for each in networks]
     network = next(each for each in networks if not each.dead)
     data, recipe = trained.data, trained.config.train.model_copy(update={"epochs": 1})
     assert len(network.alone) == 2
@@ -153,7 +144,8 @@ def test_the_test_split_is_not_looked_at(study: Path, monkeypatch: pytest.Monkey
 def test_a_training_that_diverges_counts_as_dead(study: Path) -> None:
     trained = open_study(study)
     recipe = trained.config.train.model_copy(update={"lr": 1e30, "clip_grad": None})
-    done = measure(replace(trained, config=trained.config.model_copy(update={"train": recipe})))
+    trained.config = trained.config.model_copy(update={"train": recipe})
+    done = measure(trained)
     assert all(network.alone == (None,) for network in done.networks)
     assert done.dead["alone"] == done.dead["either"] == 4
     assert (done.tau, done.ceiling, done.share_of_ceiling.value, done.live) == (None, None, None, ())
@@ -283,7 +275,7 @@ def test_the_picture_shows_the_living_and_the_dead(mixed: Fidelity) -> None:
 def test_what_was_kept_stays_valid_when_scoring_gets_new_keys() -> None:
     """Speed alone (cache, racing, precision of trials) is no part of what a kept training depends on."""
     config = tiny_config(scoring__racing=True, scoring__precision="bfloat16", scoring__cache_mb=3)
-    assert _scoring_facts(config.scoring).keys() == {
+    assert scoring_facts(config.scoring).keys() == {
         "batch_size",
         "calibration_images",
         "convention",

@@ -25,7 +25,7 @@ from spikesearch.fitness import hypervolume
 from spikesearch.nn import count_parameters
 from spikesearch.scoring import Scorer
 from spikesearch.space import SearchSpace
-from spikesearch.study.prepare import new_supernet
+from spikesearch.study.assembly import new_supernet
 from spikesearch.study.results import TrialResult
 
 SPACE = SearchSpace((16, 32), (1, 2), (2, 4), (1, 2), (0.6, 1.0), (2.0,), (1, 2))
@@ -69,7 +69,7 @@ def test_a_network_nearly_as_large_as_wanted_is_the_nearest_of_all_widths(data: 
     for family in families(SPACE.largest, data):
         sizes = {w: count_parameters(family.build(w)) for w in range(family.step, 40, family.step)}
         for target in (1, 5000, 20000):
-            best = min(sizes, key=lambda w, target=target: abs(np.log(sizes[w] / target)))
+            best = min((abs(np.log(size / target)), w) for w, size in sizes.items())[1]
             assert family.nearest(target, count_parameters) == best
 
 

@@ -129,8 +129,8 @@ def test_a_study_of_somebody_else(tmp_path: Path, cli: Cli) -> None:
         complaint = cli(*command, "theirs").complaint
         assert "'theirs' was not made by spikesearch; `spikesearch study list` tells which were." in complaint
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**TINY, "name": "theirs"}))
-    for command in (("study", "run"), ("study", "create", "--skip-if-exists")):
-        complaint = cli(*command, "mine.yaml").complaint
+    for create in (("study", "run"), ("study", "create", "--skip-if-exists")):
+        complaint = cli(*create, "mine.yaml").complaint
         assert "not made by spikesearch; choose another --study-name" in complaint
 
 
@@ -177,7 +177,7 @@ def test_showing_agrees_with_optuna(studied: Path, cli: Cli) -> None:
     for trial in [*shown["front"], shown["recommended"], shown["reference"]]:
         there = study.trials[trial["number"]]
         assert there.values == [trial["accuracy"], trial["energy_uJ"]]
-        assert trial["f_aeb"] == pytest.approx(f_aeb(*there.values, energy))
+        assert trial["f_aeb"] == pytest.approx(f_aeb(there.values[0], there.values[1], energy))
         assert Architecture.from_dict(trial["architecture"]) == space_of(study).architecture(there.params)
         assert trial["params"] == there.user_attrs["params"]
     assert shown["reference"]["test_accuracy"] is None
@@ -197,7 +197,7 @@ def test_the_best_under_conditions(studied: Path, cli: Cli) -> None:
 
     def best_of(beta: float, allowed: Callable[[float, float], bool]) -> int:
         fits = [t for t in study.trials if allowed(*t.values)]
-        return max(fits, key=lambda t: (f_aeb(*t.values, energy, beta), -t.number)).number
+        return max(fits, key=lambda t: (f_aeb(t.values[0], t.values[1], energy, beta), -t.number)).number
 
     shown = cli("study", "best", "tiny", "-f", "json").json()
     assert shown["number"] == best_of(0.02, lambda accuracy, _: accuracy >= best - 0.01)
@@ -235,7 +235,7 @@ def test_deleting_asks(studied: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_deleting_leaves_the_files_of_another_database(finished: Path, cli: Cli) -> None:
-    from spikesearch.study.trained import supernet_info
+    from spikesearch.study.session import open_study
 
     good, other = f"sqlite:///{finished}/spikesearch.db", f"sqlite:///{finished}/other.db"
     assert cli("study", "create", "tiny.yaml", "--storage", other).status == 0
@@ -245,7 +245,7 @@ def test_deleting_leaves_the_files_of_another_database(finished: Path, cli: Cli)
     deleted = cli("study", "delete", "tiny", "--yes", "--storage", other)
     assert deleted.status == 0
     assert "belong to another study of this name; they stay" in deleted.err
-    assert supernet_info("tiny", storage=good)["hash"]
+    assert open_study("tiny", storage=good).supernet_info()["hash"]
     assert cli("study", "delete", "tiny", "--yes", "--storage", good) == Result(0, "tiny\n", "")
     assert not (finished / "runs" / "tiny").exists()
 
@@ -258,7 +258,7 @@ def test_a_network_is_taken_out(finished: Path, cli: Cli) -> None:
     from safetensors.torch import load_file
 
     from spikesearch import Spikformer
-    from spikesearch.study.trained import open_trained
+    from spikesearch.study.session import open_trained
 
     assert cli("subnet", "extract", "tiny", "--trial", 2, "--output", "net").out == "net\n"
     facts = json.loads((finished / "net/model.json").read_text())
@@ -267,7 +267,7 @@ def test_a_network_is_taken_out(finished: Path, cli: Cli) -> None:
     net.load_state_dict(load_file(finished / "net/model.safetensors"))
     trained = open_trained("tiny", storage=f"sqlite:///{finished}/spikesearch.db")
     images = trained.data.search.images(range(32))
-    assert torch.equal(net.eval()(images), trained.scorer.extract(net.arch)(images))
+    assert torch.equal(net.eval()(images), trained.scorer().extract(net.arch)(images))
     assert cli("subnet", "extract", "tiny", "--trial", 2, "--output", "net").status == 0
     assert "holds another network" in cli("subnet", "extract", "tiny", "--trial", 3, "--output", "net").complaint
     assert cli("subnet", "extract", "tiny", "--trial", 3).out.strip() == str(finished / "runs/tiny/subnets/3")

@@ -118,11 +118,12 @@ def save_image(path: Path, value: int, mode: str = "RGB") -> None:
 
 
 def recordings(folder: Path, bad: dict[str, Any]) -> None:
-    good = {"t": np.arange(40) * 100, "x": np.arange(40) % 8, "y": np.arange(40) // 8, "p": np.arange(40) % 2}
+    number = np.arange(40)
+    good: dict[str, Any] = {"t": number * 100, "x": number % 8, "y": number // 8, "p": number % 2}
     for kind in ("cat", "dog"):
         (folder / kind).mkdir(parents=True)
-        for number in range(9):
-            np.savez(folder / kind / f"{number}.npz", **good)
+        for i in range(9):
+            np.savez(folder / kind / f"{i}.npz", **good)
     np.savez(folder / "dog/3.npz", **{**good, **bad})
 
 

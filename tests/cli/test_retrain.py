@@ -6,15 +6,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 import torch
 import yaml
 
 from spikesearch.recipe.study import describe_recipes
-from spikesearch.study.prepare import available_cores
+from spikesearch.study.search.pool import available_cores
 from spikesearch.study.store import find_study, open_store
-from spikesearch.train.loop import Trainer
 from tests.commands import Result
+from tests.interruptions import epochs_trained
 from tests.study.helpers import tiny_config
 
 CONFIG = tiny_config(train__epochs=3, train__batch_size=64, data__splits__train=0.2)
@@ -44,15 +43,15 @@ def test_retrain_once_in_every_format(finished: Path, cli: Callable[..., Result]
     assert "`epochs` must be at least 1" in cli("subnet", "retrain", "tiny", "--epochs", 0).complaint
 
 
-def test_a_study_of_recipes(cli: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_of_recipes(cli: Callable[..., Result], tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(CONFIG.to_dict()))
     (tmp_path / "arch.json").write_text(json.dumps(CONFIG.space.search_space().smallest.to_dict()))
     create = ("study", "create", "tiny.yaml", "--kind", "recipe", "--arch", "arch.json", "--from", "scratch")
     assert cli(*create).out == "tiny-recipe\n"
-    threads, one_epoch = [], Trainer._epoch
-    monkeypatch.setattr(Trainer, "_epoch", lambda *args: threads.append(torch.get_num_threads()) or one_epoch(*args))
+    threads: list[int] = []
     try:
-        shown = cli("study", "run", "tiny-recipe", "--n-trials", 1, "--threads", 2, "-f", "json").json()
+        with epochs_trained(lambda number: threads.append(torch.get_num_threads())):
+            shown = cli("study", "run", "tiny-recipe", "--n-trials", 1, "--threads", 2, "-f", "json").json()
     finally:
         torch.set_num_threads(1)
     assert set(threads) == {2}

@@ -11,9 +11,9 @@ import optuna
 import pytest
 import torch
 
-from spikesearch.study import load_study, prepare, run_study
+from spikesearch.study import load_study, run_study
 from spikesearch.study import run as runner
-from spikesearch.study.search.pool import Job
+from spikesearch.study.search.pool import WorkerOrder
 from spikesearch.study.store import open_store
 from tests.cli.conftest import command, environment
 from tests.commands import Result
@@ -52,12 +52,12 @@ def test_the_whole_job(undisturbed: Path) -> None:
 def test_the_scores_are_those_of_the_extracted_networks(undisturbed: Path) -> None:
     """An independent oracle: extract every architecture, run it on the search split, count."""
     from spikesearch.energy import EnergyModel
-    from spikesearch.study.trained import open_trained
+    from spikesearch.study.session import open_trained
 
     trained = open_trained("tiny", storage=f"sqlite:///{undisturbed}/spikesearch.db")
     images = trained.data.search.images(range(len(trained.data.search)))
     for trial in trained.study.trials[:3]:
-        net = trained.scorer.extract(space_of(trained.study).architecture(trial.params))
+        net = trained.scorer().extract(space_of(trained.study).architecture(trial.params))
         accuracy = (net(images).argmax(-1) == trained.data.search.labels).double().mean().item()
         assert trial.values[0] == pytest.approx(accuracy, abs=1 / len(images) + 1e-9)
         energy = EnergyModel("spikformer").report(net, images).total_uJ
@@ -90,17 +90,17 @@ def test_further_trials_by_two_workers(finished: Path, program: Callable[..., Re
 def test_threads_are_divided_among_workers(
     finished: Path, cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs: list[tuple[Job, int]] = []
-    monkeypatch.setattr(prepare, "available_cores", lambda: 8)
-    monkeypatch.setattr(runner, "run_workers", lambda job, count, on_trial: jobs.append((job, count)) or "done")
+    orders: list[tuple[WorkerOrder, int]] = []
+    monkeypatch.setattr(runner, "available_cores", lambda: 8)
+    monkeypatch.setattr(runner, "run_workers", lambda order, count, on_trial: orders.append((order, count)) or "done")
     before = torch.get_num_threads()
     try:
         assert cli("study", "run", "tiny", "--n-trials", 4, "--threads", 4, "--workers", 2).status == 0
         assert torch.get_num_threads() == 4
     finally:
         torch.set_num_threads(before)
-    ((job, count),) = jobs
-    assert (job.threads, count) == (2, 2)
+    ((order, count),) = orders
+    assert (order.threads, count) == (2, 2)
     assert "--threads" in cli("study", "run", "tiny", "--threads", 0).complaint
 
 

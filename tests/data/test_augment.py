@@ -27,7 +27,7 @@ def augmenter(channels: int = 3, **keys: Any) -> ImageAugmenter:
     return ImageAugmenter(ImageAugment(**keys), (120.0,) * channels)
 
 
-EVERYTHING = {"crop_padding": 2, "hflip": 0.5, "vflip": 0.3, "auto_augment": "rand-m9-n2-mstd0.5-inc1"}
+EVERYTHING: dict[str, Any] = {"crop_padding": 2, "hflip": 0.5, "vflip": 0.3, "auto_augment": "rand-m9-n2-mstd0.5-inc1"}
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -26,7 +26,7 @@ from spikesearch.errors import ConfigError, DataError, DataNotFoundError, Storag
 
 def write(path: Path, seed: int, side: int = 8, count: int = 60, **changes: np.ndarray) -> None:
     rng = np.random.default_rng(seed)
-    arrays = {
+    arrays: dict[str, Any] = {
         "t": np.sort(rng.integers(0, 9000, count)).astype(np.uint32),
         "x": rng.integers(0, side, count).astype(np.uint8),
         "y": rng.integers(0, side, count).astype(np.uint8),
@@ -34,7 +34,7 @@ def write(path: Path, seed: int, side: int = 8, count: int = 60, **changes: np.n
     }
     arrays["x"][0] = arrays["y"][0] = side - 1  # so that the sensor is known from any recording
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, **{**arrays, **changes})
+    np.savez(path, **(arrays | changes))
 
 
 def fill(folder: Path, classes: tuple[str, ...] = ("2", "10"), count: int = 6, seed: int = 0, **kwargs: Any) -> Path:

@@ -70,7 +70,9 @@ def test_frames_by_time_hold_the_events_of_their_window(events: Events, frames: 
 
 
 def test_frames_of_a_duration_leave_out_what_comes_later() -> None:
-    events = Events(np.array([100, 150, 1099, 1100, 2099, 2100]), *np.zeros((2, 6), int), np.ones(6, bool))
+    events = Events(
+        np.array([100, 150, 1099, 1100, 2099, 2100]), x=np.zeros(6, int), y=np.zeros(6, int), p=np.ones(6, bool)
+    )
     made = integrate(events, Windows(2, "number", frame_us=1000), (4, 4))
     assert made.sum((1, 2, 3)).tolist() == [3, 2]
     assert window_edges(events, Windows(2, "time", frame_us=1000), "x").tolist() == [0, 3, 5]
@@ -94,7 +96,7 @@ def test_a_sensor_that_is_not_square_is_padded() -> None:
 
 
 def test_counts_do_not_overflow() -> None:
-    many = Events(np.arange(70_000), *np.zeros((2, 70_000), int), np.ones(70_000, bool))
+    many = Events(np.arange(70_000), x=np.zeros(70_000, int), y=np.zeros(70_000, int), p=np.ones(70_000, bool))
     assert integrate(many, Windows(1, "number"), (2, 2)).max() == 65535
 
 
@@ -117,12 +119,12 @@ def test_an_event_outside_of_the_sensor_is_named(x: int, y: int) -> None:
     ],
 )
 def test_an_empty_window_is_named(windows: Windows, message: str) -> None:
-    events = Events(np.array([0, 10, 2500, 3000]), *np.zeros((2, 4), int), np.ones(4, bool))
+    events = Events(np.array([0, 10, 2500, 3000]), x=np.zeros(4, int), y=np.zeros(4, int), p=np.ones(4, bool))
     with pytest.raises(DataError, match=message):
         integrate(events, windows, SENSOR, name="a.npz")
 
 
-GOOD = {"t": np.arange(5), "x": np.arange(5), "y": np.arange(5), "p": np.array([0, 1, 0, 1, 1])}
+GOOD: dict[str, Any] = {"t": np.arange(5), "x": np.arange(5), "y": np.arange(5), "p": np.array([0, 1, 0, 1, 1])}
 
 
 def test_a_file_is_read_in_the_order_of_time(tmp_path: Path) -> None:

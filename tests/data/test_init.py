@@ -100,7 +100,7 @@ def record(folder: Path, width: int = 130, milliseconds: int = 300) -> Path:
     for name in ("left", "right"):
         (folder / name).mkdir(parents=True)
         for i in range(5):
-            arrays = {
+            arrays: dict[str, Any] = {
                 "t": np.linspace(7, 7 + 1000 * milliseconds, 40).astype(int),
                 "p": rng.integers(0, 2, 40),
                 "x": rng.integers(0, width, 40),

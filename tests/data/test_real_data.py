@@ -66,7 +66,7 @@ def test_cifar_10_as_jpeg(cifar: Path) -> None:
 
 @pytest.mark.parametrize("split_by", ["number", "time"])
 def test_n_mnist_frames_are_those_of_spikingjelly(nmnist: Path, split_by: str) -> None:
-    config = SpikingJellyData(kind="nmnist", path=str(nmnist), frames=4, split_by=split_by)  # type: ignore[arg-type]
+    config = SpikingJellyData(kind="nmnist", path=str(nmnist), frames=4, split_by=split_by)
     data = load_data(config, seed=0)
     assert (len(data.train) + len(data.search), len(data.test), data.image_size) == (1000, 100, 34)
     assert torch.bincount(data.test.labels).tolist() == [8, 14, 8, 11, 14, 7, 10, 15, 2, 11]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -10,6 +12,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from spikesearch import Architecture, BlockSpec, Spikformer
+from spikesearch.errors import ExportError
+from spikesearch.export import FORMATS, Export, ExportFormat, register
 from spikesearch.nn.lif import StreamLIF
 from spikesearch.space import StemSpec
 
@@ -75,3 +79,36 @@ def facts() -> dict[str, Any]:
         "supernet_hash": "beef",
         "versions": {"torch": "2.6"},
     }
+
+
+def _write(folder: Path, export: Export) -> dict[str, Any]:
+    logits = export.net(export.samples)
+    times = export.options.get("times", 1)
+    (folder / "classes.txt").write_text("\n".join(str(int(label)) for label in logits.argmax(1)) * times)
+    return {"samples": len(export.samples)}
+
+
+def _check(net: Spikformer, options: Mapping[str, Any]) -> None:
+    if net.num_classes != 10:
+        raise ExportError("Digits only.")
+
+
+def _refuse(net: Spikformer) -> NoReturn:
+    raise ExportError("Numbers have no words.")
+
+
+@pytest.fixture
+def class_list() -> Iterator[ExportFormat]:
+    """A format of another package: the class of every sample, as text."""
+    yield register(
+        ExportFormat(
+            "class-list",
+            ("classes.txt",),
+            'open("FOLDER/classes.txt")',
+            _write,
+            _check,
+            options=("times",),
+            refused={"word-list": _refuse},
+        )
+    )
+    FORMATS.unregister("class-list")

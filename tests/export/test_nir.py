@@ -127,7 +127,7 @@ def test_a_whole_network_names_the_first_operation_that_nir_cannot_hold(
 def test_a_graph_that_computes_something_else_is_refused(
     tmp_path: Path, net: Spikformer, digits: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from spikesearch.export import nir_stem as nir_graph
+    from spikesearch.export.formats import nir_stem as nir_graph
 
     other = Architecture(16, 3, StemSpec(1.4, 4.0), (BlockSpec(2, 2.0, 1.4, 1.7),))
     graph = nir_graph.stem_graph(fresh(other))

@@ -21,18 +21,16 @@ from spikesearch.recipe.study import (
     RecipeStudy,
     best_recipe,
     create_recipe_study,
-    is_recipe_study,
     read_architecture,
 )
 from spikesearch.space import Architecture
 from spikesearch.study import load_study, run_study
-from spikesearch.study.run import open_session
+from spikesearch.study.resolve import resolve
+from spikesearch.study.session import open_session, open_trained
 from spikesearch.study.store import delete_study, find_study, list_studies, open_store, summary
-from spikesearch.study.trained import open_trained
 from spikesearch.subnet.retrain import retrain_subnet
-from spikesearch.train.loop import Trainer
 from tests.cli.conftest import command, environment
-from tests.interruptions import Interrupted
+from tests.interruptions import Interrupted, epochs_trained, interruption
 from tests.study.helpers import deleted_at, tiny_config
 
 CONFIG = tiny_config(train__epochs=3, search__n_trials=2, train__batch_size=64, data__splits__train=0.2)
@@ -99,10 +97,10 @@ def test_it_runs_to_the_number_of_trials_and_its_best_is_usable(url: str, tmp_pa
     assert all(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in study.trials)
     ranges = about.distributions()
     for trial in study.trials:
-        assert all(ranges[name]._contains(ranges[name].to_internal_repr(value)) for name, value in trial.params.items())
+        assert all(ranges[name].low <= value <= ranges[name].high for name, value in trial.params.items())
         assert len(trial.intermediate_values) <= trial.params["epochs"]
     assert not any((tmp_path / "runs" / "tiny-recipe").glob("trials/*"))
-    best = max((t for t in study.trials if t.state == TrialState.COMPLETE), key=lambda trial: trial.value)
+    best = max((t for t in study.trials if t.state == TrialState.COMPLETE), key=lambda trial: trial.values[0])
     assert {"surrogate_slope", "weight_decay"} < best.params.keys()
     recipe, _ = best_recipe("tiny-recipe", CONFIG.train, storage=url)
     assert {name: getattr(recipe, name) for name in best.params} == best.params
@@ -115,7 +113,7 @@ def test_it_runs_to_the_number_of_trials_and_its_best_is_usable(url: str, tmp_pa
 
 def test_deep_networks_are_searched_for_all_keys_around_the_study_files_recipe(study: optuna.Study) -> None:
     about = replace(RecipeStudy.of(study), architecture=CONFIG.space.search_space().largest)
-    ranges = about.distributions()
+    ranges: dict[str, Any] = about.distributions()
     assert set(ranges) == {
         *("lr", "weight_decay", "label_smoothing", "mixup", "drop_path", "epochs", "surrogate_slope"),
     }
@@ -129,22 +127,6 @@ def test_deep_networks_are_searched_for_all_keys_around_the_study_files_recipe(s
     assert (moved["surrogate_slope"], moved["lr"]) == (10.0, 0.01)
     for distribution in ranges.values():
         assert distribution.low < distribution.high or distribution.single()
-
-
-def test_a_study_of_an_older_version_keeps_its_ranges(study: optuna.Study, url: str) -> None:
-    stored = {**RecipeStudy.of(study).to_dict(), "architecture": CONFIG.space.search_space().largest.to_dict()}
-    del stored["keys"]
-    study.set_user_attr("recipe", stored)
-    study.tell(study.ask().number, state=TrialState.FAIL)  # with the keys of today
-    about = RecipeStudy.of(study)
-    assert set(about.distributions()) == {"lr", "weight_decay", "label_smoothing", "mixup", "epochs"}
-    study.enqueue_trial(about.first())
-    run_recipe_study("tiny-recipe", storage=url, n_trials=1, progress=False)
-    trial = again(url).trials[-1]
-    assert trial.state == TrialState.COMPLETE
-    assert trial.params == about.first()
-    same = create_recipe_study(CONFIG, storage=url, source="scratch", arch=about.architecture, load_if_exists=True)
-    assert same.study_name == "tiny-recipe"
 
 
 @pytest.mark.parametrize("line", ["Trial 0: ", "epoch 1/3", "epoch 3/3"])
@@ -187,26 +169,13 @@ def test_a_recipe_that_diverges_is_pruned(study: optuna.Study, url: str) -> None
     assert trial.user_attrs["diverged"]
 
 
-@pytest.mark.parametrize("where", ["_epoch", "_save"])
-def test_an_interrupted_trial_is_repeated_from_its_checkpoint(
-    study: optuna.Study, url: str, monkeypatch: pytest.MonkeyPatch, where: str
-) -> None:
-    original, calls = getattr(Trainer, where), []
-
-    def interrupted(self: Trainer, *arguments: Any) -> Any:
-        calls.append(arguments[0])
-        if len(calls) == 2:
-            raise Interrupted
-        return original(self, *arguments)
-
-    monkeypatch.setattr(Trainer, where, interrupted)
-    with pytest.raises(Interrupted):
+@pytest.mark.parametrize("epochs", [1, 2], ids=["after a checkpoint", "before a checkpoint"])
+def test_an_interrupted_trial_is_repeated_from_its_checkpoint(study: optuna.Study, url: str, epochs: int) -> None:
+    with interruption(epochs, before_save=epochs == 2):
         run_recipe_study("tiny-recipe", storage=url, n_trials=1, progress=False)
-    monkeypatch.setattr(Trainer, where, original)
-    epochs, one_epoch = [], Trainer._epoch
-    monkeypatch.setattr(Trainer, "_epoch", lambda self, epoch, bar: epochs.append(epoch) or one_epoch(self, epoch, bar))
-    run_recipe_study("tiny-recipe", storage=url, n_trials=1, progress=False)
-    assert epochs == [1, 2], "the first epoch had a checkpoint"
+    with epochs_trained() as numbers:
+        run_recipe_study("tiny-recipe", storage=url, n_trials=1, progress=False)
+    assert numbers == [2, 3], "the first epoch had a checkpoint"
     first, second = again(url).trials
     assert (first.state, second.state) == (TrialState.FAIL, TrialState.COMPLETE)
     assert second.user_attrs["retry_of"] == 0
@@ -217,7 +186,7 @@ def test_an_interrupted_trial_is_repeated_from_its_checkpoint(
     assert curves(again(undisturbed)) == curves(again(url))
 
 
-def test_kill_9_and_the_same_command_again(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kill_9_and_the_same_command_again(tmp_path: Path, url: str) -> None:
     long = CONFIG.model_copy(update={"train": CONFIG.train.model_copy(update={"epochs": 15})})
     create_recipe_study(long, storage=url, **SCRATCH)
     running = subprocess.Popen(
@@ -234,10 +203,9 @@ def test_kill_9_and_the_same_command_again(tmp_path: Path, url: str, monkeypatch
         running.kill()
         running.wait()
     assert again(url).trials[0].state == TrialState.RUNNING
-    epochs, one_epoch = [], Trainer._epoch
-    monkeypatch.setattr(Trainer, "_epoch", lambda self, epoch, bar: epochs.append(epoch) or one_epoch(self, epoch, bar))
-    run_recipe_study("tiny-recipe", storage=url, n_trials=1, progress=False)
-    assert 0 not in epochs
+    with epochs_trained() as numbers:
+        run_recipe_study("tiny-recipe", storage=url, n_trials=1, progress=False)
+    assert 1 not in numbers
     first, second = again(url).trials
     assert (first.state, second.state) == (TrialState.FAIL, TrialState.COMPLETE)
     assert list(second.intermediate_values) == list(range(1, 16))
@@ -308,13 +276,13 @@ def test_what_exists_and_what_is_something_else(study: optuna.Study, url: str) -
         load_study("tiny-recipe", storage=url)
     with pytest.raises(StudyError, match="No trial of study 'tiny-recipe' is COMPLETE yet"):
         best_recipe("tiny-recipe", CONFIG.train, storage=url)
-    for options, name in (({"n_trials": 0}, "n_trials"), ({"timeout": 0}, "timeout")):
+    cases: list[tuple[dict[str, Any], str]] = [({"n_trials": 0}, "n_trials"), ({"timeout": 0}, "timeout")]
+    for options, name in cases:
         with pytest.raises(StudyError, match=f"`{name}` must be"):
             run_recipe_study("tiny-recipe", storage=url, **options)
     assert summary(list_studies(url)[0])["made_by"] == "spikesearch"
-    assert is_recipe_study("tiny-recipe", url)
-    assert not is_recipe_study("tiny", url)
-    assert not is_recipe_study("tiny", "sqlite:////nowhere/at/all.db")
+    assert resolve("tiny-recipe", storage=url).kind == "recipe"
+    assert resolve(CONFIG, storage=url).kind == "architecture"
     assert again(url).study_name
     delete_study("tiny-recipe", storage=url)
     assert list_studies(url) == []

@@ -107,7 +107,7 @@ def test_foreign_distribution_is_named(space: SearchSpace) -> None:
 def test_failed_trials_are_seen_but_no_parents(space: SearchSpace) -> None:
     arch = space.smallest
     failed = create_trial(
-        state=TrialState.FAIL, params=space.params(arch), distributions=space.distributions(arch.depth)
+        state=TrialState.FAIL, params=space.params(arch), distributions=dict(space.distributions(arch.depth))
     )
     failed.number = 0
     kept = archive(space)

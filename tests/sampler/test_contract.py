@@ -31,7 +31,7 @@ CONFIGURATIONS: dict[str, Callable[[], BaseSampler]] = {
 
 
 class Configured:
-    @pytest.fixture(params=CONFIGURATIONS.values(), ids=CONFIGURATIONS.keys())
+    @pytest.fixture(params=list(CONFIGURATIONS.values()), ids=list(CONFIGURATIONS))
     def sampler(self, request: pytest.FixtureRequest) -> Callable[[], BaseSampler]:
         return request.param
 

@@ -62,7 +62,7 @@ def test_the_design_spreads_every_gene(space: SearchSpace, objective: Objective)
     study.optimize(objective, n_trials=15)
     filling = [space.architecture(t.params) for t in study.trials[3:]]
     for choices, found in ((space.depths, [a.depth for a in filling]), (space.taus, [a.stem.tau for a in filling])):
-        counts = [found.count(choice) for choice in choices]
+        counts = [[*found].count(choice) for choice in choices]
         assert min(counts) >= 12 // len(choices) - 2
 
 
@@ -130,7 +130,7 @@ def test_a_copied_study_continues_alike(space: SearchSpace, objective: Objective
     study.optimize(objective, n_trials=30)
     optuna.copy_study(from_study_name="from", from_storage=storage, to_storage=storage, to_study_name="to")
     copy = optuna.load_study(study_name="to", storage=storage, sampler=ESNNSampler(space, surrogate=False, seed=1))
-    assert copy.sampler.propose(copy, 30) == study.sampler.propose(study, 30)  # type: ignore[attr-defined]
+    assert copy.sampler.propose(copy, 30) == study.sampler.propose(study, 30)
 
 
 def test_propose_equals_optimize(space: SearchSpace, objective: Objective) -> None:
@@ -147,7 +147,7 @@ def test_failed_and_nan_trials_do_not_matter(space: SearchSpace, objective: Obje
         study.optimize(objective, n_trials=20)
         for _ in range(n_failed):
             study.add_trial(create_trial(state=TrialState.FAIL))
-        return study.sampler.propose(study, 23)  # type: ignore[attr-defined]
+        return study.sampler.propose(study, 23)
 
     assert run(0) == run(3)
 
@@ -156,7 +156,7 @@ def test_samplers_can_be_pickled(space: SearchSpace, objective: Objective) -> No
     study = study_of(ESNNSampler(space, seed=2))
     study.optimize(objective, n_trials=20)
     copy = pickle.loads(pickle.dumps(study.sampler))  # noqa: S301 - our own bytes
-    assert copy.propose(study, 20) == study.sampler.propose(study, 20)  # type: ignore[attr-defined]
+    assert copy.propose(study, 20) == study.sampler.propose(study, 20)
 
 
 def test_nothing_is_stored_with_the_study(space: SearchSpace, objective: Objective) -> None:
@@ -173,16 +173,16 @@ def test_a_space_is_used_up_without_repetition(tiny: SearchSpace) -> None:
     study = study_of(ESNNSampler(tiny, seed=1))
     found = set()
     for number in range(tiny.size):
-        params = study.sampler.propose(study, number)  # type: ignore[attr-defined]
+        params = study.sampler.propose(study, number)
         arch = tiny.architecture(params)
         found.add(arch)
         trial = create_trial(
-            params=params, distributions=tiny.distributions(arch.depth), values=[number * 0.01, number + 1.0]
+            params=params, distributions=dict(tiny.distributions(arch.depth)), values=[number * 0.01, number + 1.0]
         )
         study.add_trial(trial)
     assert len(found) == tiny.size
     with pytest.raises(SpaceExhaustedError, match="every point of its 24"):
-        study.sampler.propose(study, tiny.size)  # type: ignore[attr-defined]
+        study.sampler.propose(study, tiny.size)
 
 
 def test_plain_optimize_repeats_when_nothing_is_left(tiny: SearchSpace) -> None:
@@ -226,7 +226,7 @@ def test_late_and_added_trials_become_parents(space: SearchSpace, objective: Obj
     study.optimize(objective, n_trials=20)
     star = space.at(12_345)
     study.add_trial(
-        create_trial(params=space.params(star), distributions=space.distributions(star.depth), values=[2.0, 1e-9])
+        create_trial(params=space.params(star), distributions=dict(space.distributions(star.depth)), values=[2.0, 1e-9])
     )
     children = [sampler.propose(study, number) for number in range(21, 41)]
     alike = [np.mean([child.get(k) == v for k, v in space.params(star).items()]) > 0.6 for child in children]
@@ -349,7 +349,7 @@ def test_a_known_constraint_on_a_conditional_parameter_says_what_is_wrong() -> N
     elsewhere.add_trials([trial for trial in study.trials if "x" not in trial.params])
     for _ in range(2):
         with pytest.raises(SamplerError, match="constraint `k`"):
-            elsewhere.sampler.propose(elsewhere, len(elsewhere.trials))  # type: ignore[attr-defined]
+            elsewhere.sampler.propose(elsewhere, len(elsewhere.trials))
 
 
 def test_known_functions_see_every_parameter_of_plain_and_none_too_many_of_conditional_studies() -> None:
@@ -397,7 +397,11 @@ def test_equal_and_huge_values_do_not_crash_the_surrogate() -> None:
     surrogate = GaussianProcessSurrogate(min_rows=2, exploration=0.0)
     for values in ((1.0, 1.0), (1e300, -1e300)):
         study = study_of(ESNNSampler(surrogate=surrogate, seed=0))
-        study.optimize(lambda t, v=values: (v[0] * t.suggest_int("x", 0, 1) or v[0], v[1]), n_trials=6)
+
+        def equal(trial: optuna.Trial, values: tuple[float, float] = values) -> tuple[float, float]:
+            return values[0] * trial.suggest_int("x", 0, 1) or values[0], values[1]
+
+        study.optimize(equal, n_trials=6)
     study = study_of(ESNNSampler(surrogate=surrogate, seed=0))
     study.optimize(lambda t: (10.0 ** (10 * t.suggest_int("x", -30, 30)), t.suggest_float("y", 0, 1)), n_trials=15)
     assert len(study.trials) == 15

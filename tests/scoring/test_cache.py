@@ -134,6 +134,21 @@ def check_scores(pair, convention):
     assert on.work.done < 0.9 * on.work.needed
 
 
+@settings(max_examples=8)
+@given(seed=st.integers(0, 10**6))
+def test_every_gene_is_part_of_what_is_known_of_a_prefix(images, seed):
+    """Each gene in turn is changed: one that is forgotten would give the score of the architecture before."""
+    rng = np.random.default_rng(seed)
+    arch = SPACE.sample(rng)
+    on, off = scorer_with(images, 1 << 30), scorer_with(images, 0)
+    on.evaluate(arch)
+    params, others = SPACE.params(arch), list(SPACE.neighbours(arch))
+    for name in params:
+        changed = [other for other in others if SPACE.params(other).get(name) != params[name]]
+        other = changed[rng.integers(len(changed))]
+        assert on.evaluate(other) == off.evaluate(other), name
+
+
 @settings(max_examples=10)
 @given(seed=st.integers(0, 10**6), limit=st.sampled_from([1, 10_000, 60_000, 200_000, 1 << 20, 1 << 30]))
 def test_no_order_and_no_limit_changes_a_score(events, seed, limit):
@@ -268,7 +283,7 @@ import numpy as np, psutil, torch
 from spikesearch.config import find_study_file, load_study_file
 from spikesearch.data import load_data
 from spikesearch.scoring import Scorer
-from spikesearch.study.prepare import new_supernet
+from spikesearch.study.assembly import new_supernet
 
 torch.set_num_threads(1)
 torch.manual_seed(0)

@@ -46,7 +46,7 @@ ARCH: dict[str, Any] = {
 }
 
 
-def subset(*values: float) -> st.SearchStrategy[list[float]]:
+def subset(*values: Any) -> st.SearchStrategy[Any]:
     return st.lists(st.sampled_from(values), min_size=1, max_size=3, unique=True)
 
 
@@ -58,8 +58,8 @@ def spaces(draw: st.DrawFn) -> SearchSpace:
         depths=draw(subset(1, 2, 3, 5)),
         num_heads=draw(subset(1, 2, 3, 4)),
         mlp_ratios=draw(subset(0.5, 1, 1.5, 4)),
-        v_thresholds=draw(st.lists(st.floats(1e-3, 10.0), min_size=1, max_size=3, unique=True)),
-        taus=draw(st.lists(st.floats(1.0, 50.0, exclude_min=True), min_size=1, max_size=3, unique=True)),
+        v_thresholds=tuple(draw(st.lists(st.floats(1e-3, 10.0), min_size=1, max_size=3, unique=True))),
+        taus=tuple(draw(st.lists(st.floats(1.0, 50.0, exclude_min=True), min_size=1, max_size=3, unique=True))),
         time_steps=draw(subset(1, 2, 4, 10)),
     )
 

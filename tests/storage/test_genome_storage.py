@@ -12,7 +12,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import TrialState, create_trial
 
-from spikesearch.storage import genome_storage as fast_storage
+from spikesearch.storage import genome_storage
 from spikesearch.storage.genome_storage import GenomeStorage, storage_class
 from spikesearch.storage.urls import open_storage
 
@@ -131,7 +131,7 @@ def test_a_waiting_trial_is_claimed_once(tmp_path: Path) -> None:
 
 def test_another_optuna_gets_its_own_storage(monkeypatch: pytest.MonkeyPatch) -> None:
     assert storage_class() is GenomeStorage
-    monkeypatch.setitem(fast_storage._NEEDED, "TrialModel", ("trial_id", "a_column_of_the_future"))
+    monkeypatch.setitem(genome_storage.NEEDED, "TrialModel", ("trial_id", "a_column_of_the_future"))
     assert storage_class() is RDBStorage
-    monkeypatch.setattr(fast_storage, "models", None)
+    monkeypatch.setattr(genome_storage, "models", None)
     assert storage_class() is RDBStorage

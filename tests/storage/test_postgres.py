@@ -90,9 +90,6 @@ def test_the_lock_excludes_and_is_released(url: str, monkeypatch: pytest.MonkeyP
     store = open_store(url)
     monkeypatch.setattr(locks, "LOCK_TIMEOUT_S", 0.05)
     first, second, other = store.lock("tiny"), store.lock("tiny"), store.lock("another")
-    assert first is not None
-    assert second is not None
-    assert other is not None
     busy = pytest.raises(StorageError, match="Another process holds the study lock of study 'tiny'")
     with first, first, other, busy, second:
         pass

@@ -10,7 +10,7 @@ import copy
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ import optuna
 
 from spikesearch.config import StudyConfig
 from spikesearch.space import Architecture, SearchSpace
+from spikesearch.storage.locks import NullLock
 from spikesearch.study.search.loop import Budget, Outcome, Search
 from spikesearch.study.store import create_study, load_study, open_store
 from spikesearch.study.worker import Worker, running_here
@@ -121,7 +122,7 @@ def search(
             study,
             space_of(study),
             score,
-            lock=(store.lock(study.study_name) if store is not None else None) or nullcontext(),
+            lock=store.lock(study.study_name) if store is not None else NullLock(),
             worker=Worker.here(run),
             budget=Budget(run, further, total),
             num_classes=10,

@@ -13,7 +13,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from spikesearch import run_study
-from spikesearch.audit.verify import verify_study
+from spikesearch.audit.verify import check_trials, verify_study
 from spikesearch.errors import StudyError
 from spikesearch.fitness import pareto_front
 from spikesearch.racing import Dominated, Rival
@@ -21,7 +21,7 @@ from spikesearch.study import create_study, load_study
 from spikesearch.study.results import read_results
 from spikesearch.study.search.ledger import Ledger
 from spikesearch.study.search.trials import create
-from spikesearch.study.trained import open_trained
+from spikesearch.study.session import open_trained
 from spikesearch.study.worker import Worker, running_here
 from tests.study.helpers import check_study, formula, new_study, search, space_of, tiny_config
 
@@ -178,7 +178,7 @@ def test_a_study_with_races(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     complete, stopped = in_state(study, TrialState.COMPLETE), in_state(study, TrialState.PRUNED)
     assert len(complete) == 6
     assert stopped
-    scorer = open_trained("tiny", storage=url).scorer
+    scorer = open_trained("tiny", storage=url).scorer()
     for trial in complete:
         score = scorer.score(space_of(study).architecture(trial.params))
         assert trial.values == [score.accuracy, score.energy_uJ]
@@ -194,11 +194,9 @@ def test_a_study_with_races(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
 
 
 def test_a_stopped_trial_that_nothing_dominates_is_found(tmp_path: Path) -> None:
-    from spikesearch.audit.verify import _trial_checks
-
     study = new_study(f"sqlite:///{tmp_path}/a.db")
     search(study, total=10, race=race)
-    assert all(check.passed for check in _trial_checks(study))
+    assert all(check.passed for check in check_trials(study))
     lost = in_state(study, TrialState.PRUNED)[0]
     study.add_trial(
         optuna.trial.create_trial(
@@ -208,7 +206,7 @@ def test_a_stopped_trial_that_nothing_dominates_is_found(tmp_path: Path) -> None
             user_attrs={**lost.user_attrs, "accuracy_bound": 1.0},
         )
     )
-    (check,) = [check for check in _trial_checks(load_study("tiny", storage=study._storage)) if not check.passed]
+    (check,) = [check for check in check_trials(load_study("tiny", storage=study._storage)) if not check.passed]
     assert check.name == "stopped trials"
     assert f"[{len(study.trials) - 1}]" in check.found
 

@@ -11,6 +11,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from spikesearch.fitness import f_aeb
+from spikesearch.storage.locks import NullLock
 from spikesearch.study.search.ledger import Ledger
 from spikesearch.study.search.trials import MAX_DEATHS, give_up
 from spikesearch.study.worker import Worker, running_here
@@ -34,7 +35,7 @@ def keys(study: optuna.Study, state: TrialState = TrialState.COMPLETE) -> list[s
 def test_the_reference_is_trial_0_and_its_energy_is_known_before_it_finishes(study: optuna.Study) -> None:
     seen = []
 
-    def score(arch):  # type: ignore[no-untyped-def]
+    def score(arch):
         trials = study.get_trials(deepcopy=False)
         seen.append((len(trials), study.user_attrs.get("reference_energy_uJ"), states(study)))
         return formula(arch)
@@ -127,15 +128,13 @@ def test_an_exhausted_space_ends_the_search() -> None:
 
 
 def test_time_that_is_over_starts_nothing(study: optuna.Study) -> None:
-    from contextlib import nullcontext
-
     from spikesearch.study.search.loop import Budget, Search
 
     loop = Search(
         study,
         space_of(study),
         formula,
-        lock=nullcontext(),
+        lock=NullLock(),
         worker=Worker.here("run"),
         budget=Budget("run", None, 5, deadline=0.0),
         num_classes=10,
@@ -190,7 +189,7 @@ def test_an_impossible_enqueued_architecture_fails_alone(study: optuna.Study, pa
 def test_an_interrupted_trial_fails_and_is_run_again(study: optuna.Study, when: int) -> None:
     calls = count(1)
 
-    def interrupted(arch):  # type: ignore[no-untyped-def]
+    def interrupted(arch):
         if next(calls) == when:
             raise KeyboardInterrupt
         return formula(arch)
@@ -217,7 +216,7 @@ def test_interrupting_is_no_death(study: optuna.Study) -> None:
 
 
 def test_an_error_of_scoring_fails_the_trial_and_ends_the_run(study: optuna.Study) -> None:
-    def broken(arch):  # type: ignore[no-untyped-def]
+    def broken(arch):
         raise RuntimeError("no more memory\nsecond line")
 
     with pytest.raises(RuntimeError, match="no more memory"):

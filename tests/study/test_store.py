@@ -17,15 +17,14 @@ from spikesearch import ESNNSampler
 from spikesearch.errors import ConfigError, MissingDependencyError, StorageError, StudyError, StudyNotFoundError
 from spikesearch.storage.urls import display_url, resolve_url, sqlite_path
 from spikesearch.study import create_study, load_study
-from spikesearch.study.owner import claim, is_foreign
-from spikesearch.study.prepare import check_folder
+from spikesearch.study.checks import check_folder
+from spikesearch.study.folder import claim, is_foreign, run_folder
 from spikesearch.study.store import (
     check_name,
     delete_study,
     expect_study,
     list_studies,
     open_store,
-    run_folder,
     storage_name,
     summary,
 )
@@ -174,7 +173,7 @@ def test_what_is_free_may_change(url: str, key: str, value: object) -> None:
     assert study.user_attrs["study_file"] == config.to_dict()
 
 
-def test_a_study_of_the_first_version_says_nothing_of_residuals(url: str) -> None:
+def test_a_key_that_a_stored_study_file_leaves_out_has_its_default(url: str) -> None:
     study = create_study(tiny_config(), storage=url)
     stored = study.user_attrs["study_file"]
     assert stored["model"].pop("residual") == "add"
@@ -305,8 +304,8 @@ def test_deleting_takes_our_files_only(url: str, tmp_path: Path) -> None:
     create_study(tiny_config(), storage=url, study_name="other")
     folder = tmp_path / "runs" / "tiny"
     ours = ("supernet.safetensors", "checkpoints/epoch-000003/state.json", "retrained/1-scratch-0a/model.json")
-    ours += ("fidelity/alone-0a-1-0b.json", "fidelity/networks-0c.json", "fidelity/report.json", "fidelity/scatter.png")
-    for name in (*ours, "notes.txt"):
+    fidelity = ("alone-0a-1-0b.json", "networks-0c.json", "report.json", "scatter.png")
+    for name in (*ours, *(f"fidelity/{file}" for file in fidelity), "notes.txt"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("")
     delete_study("tiny", storage=url)
@@ -332,9 +331,10 @@ def test_a_study_at_work_is_not_deleted(url: str) -> None:
 @pytest.mark.parametrize(("purpose", "what"), [("train", "the supernet"), ("retrain-7-inherited", "a network")])
 def test_a_study_in_training_is_not_deleted(url: str, purpose: str, what: str) -> None:
     new_study(url)
-    lock = open_store(url).lock("tiny", purpose)
-    assert lock is not None
-    with lock, pytest.raises(StudyError, match=f"Another process trains {what} of the study 'tiny'; end it"):
+    with (
+        open_store(url).lock("tiny", purpose),
+        pytest.raises(StudyError, match=f"Another process trains {what} of the study 'tiny'; end it"),
+    ):
         delete_study("tiny", storage=url)
     assert open_store(url).has("tiny")
     delete_study("tiny", storage=url)
@@ -353,15 +353,16 @@ def test_a_study_that_vanishes_is_one_line(url: str) -> None:
 def test_an_owner_that_cannot_be_read(tmp_path: Path, text: str) -> None:
     (tmp_path / "owner.json").write_text(text)
     with pytest.raises(StorageError, match="says whose files these are"):
-        is_foreign(tmp_path, None)
+        is_foreign(tmp_path, new_study(InMemoryStorage()))
 
 
-def test_a_study_of_an_earlier_version_claims_its_folder(url: str, tmp_path: Path) -> None:
-    study = optuna.create_study(study_name="old", storage=url)
-    claim(tmp_path / "old", study)
-    claim(tmp_path / "old", study)
-    assert not is_foreign(tmp_path / "old", study)
-    assert is_foreign(tmp_path / "old", new_study(url))
+def test_a_folder_belongs_to_the_first_study_that_claims_it(url: str, tmp_path: Path) -> None:
+    first, second = new_study(url), create_study(tiny_config(), storage=url, study_name="second")
+    assert not is_foreign(tmp_path / "files", second)
+    claim(tmp_path / "files", first)
+    claim(tmp_path / "files", second)
+    assert not is_foreign(tmp_path / "files", first)
+    assert is_foreign(tmp_path / "files", second)
 
 
 def test_listing_nothing(tmp_path: Path) -> None:

@@ -10,8 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from spikesearch.study import worker as identity
-from spikesearch.study.worker import Worker, process_start, running_here
+from spikesearch.study.worker import Worker, process_start, running_here, start_by_psutil
 
 
 def test_this_process_lives_while_the_run_goes_on() -> None:
@@ -51,9 +50,9 @@ def test_what_is_no_worker_is_nobody(data: object) -> None:
     assert Worker.from_dict(data) is None
 
 
-def test_without_proc_psutil_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    start = identity._start_by_psutil(os.getpid())
-    assert start == identity._start_by_psutil(os.getpid())
+def test_without_proc_psutil_answers() -> None:
+    start = start_by_psutil(os.getpid())
+    assert start == start_by_psutil(os.getpid())
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-    assert identity._start_by_psutil(process.pid) is None
+    assert start_by_psutil(process.pid) is None

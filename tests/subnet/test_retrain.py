@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,11 +15,11 @@ from spikesearch.export.folder import load_network, read_facts
 from spikesearch.scoring.calibration import calibration_images
 from spikesearch.scoring.network import calibrate_network
 from spikesearch.study import run_study
-from spikesearch.study.trained import Trained, open_trained
+from spikesearch.study.session import Session, open_trained
 from spikesearch.subnet.retrain import retrain_subnet
 from spikesearch.train import supernet_facts, weights_hash
 from spikesearch.train.loop import Trainer
-from tests.interruptions import Interrupted, interruption
+from tests.interruptions import Interrupted, epochs_trained, interruption
 from tests.study.helpers import deleted_at, tiny_config
 
 
@@ -31,16 +32,16 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def trained(study: str) -> Trained:
+def trained(study: str) -> Session:
     return open_trained("tiny", storage=study)
 
 
-def hashes(trained: Trained) -> dict[str, str]:
+def hashes(trained: Session) -> dict[str, str]:
     folders = (trained.folder / "retrained").glob("[0-9]*")
     return {folder.name: read_facts(folder)["weights_hash"] for folder in folders if not folder.suffix}
 
 
-def test_the_kept_network_has_the_scores_that_are_shown(trained: Trained) -> None:
+def test_the_kept_network_has_the_scores_that_are_shown(trained: Session) -> None:
     done = retrain_subnet(trained, 1, epochs=2, progress=False)
     assert [row.role for row in done.rows] == ["inherited", "retrained", "largest"]
     net = load_network(done.folder)
@@ -62,7 +63,7 @@ def test_the_kept_network_has_the_scores_that_are_shown(trained: Trained) -> Non
     assert before == read_facts(done.folder)["weights_hash"]
 
 
-def test_it_is_never_done_twice(trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_it_is_never_done_twice(trained: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     first = retrain_subnet(trained, 0, source="scratch", epochs=1, progress=False)
     monkeypatch.setattr(Trainer, "run", lambda *args, **options: pytest.fail("trained again"))
     again = retrain_subnet(trained, 0, source="scratch", epochs=1, output=tmp_path / "net", progress=False)
@@ -75,8 +76,10 @@ def test_it_is_never_done_twice(trained: Trained, monkeypatch: pytest.MonkeyPatc
         retrain_subnet(trained, 0, source="scratch", epochs=1, output=tmp_path / "other", progress=False)
 
 
-def test_every_way_to_train_has_its_own_result(trained: Trained) -> None:
-    for options in ({"seed": 1}, {"seed": 2}, {"source": "scratch"}, {"seed": 1, "epochs": 2}, {"energy_weight": 5.0}):
+def test_every_way_to_train_has_its_own_result(trained: Session) -> None:
+    changes: list[dict[str, Any]]
+    changes = [{"seed": 1}, {"seed": 2}, {"source": "scratch"}, {"seed": 1, "epochs": 2}, {"energy_weight": 5.0}]
+    for options in changes:
         retrain_subnet(trained, 1, **{"epochs": 1, "progress": False, **options})
     stored = [key for key in trained.study.user_attrs if key.startswith("retrained:")]
     assert len(stored) == len(hashes(trained)) == len(set(hashes(trained).values()))
@@ -100,8 +103,8 @@ def test_energy_in_the_loss_is_counted_as_the_study_counts_it(tmp_path: Path) ->
     assert "energy_weight" not in retrain_subnet(trained, 1, energy_weight=0, progress=False).recipe
 
 
-def test_the_largest_is_shown_retrained_if_that_was_done(trained: Trained) -> None:
-    options = {"source": "scratch", "seed": 9, "epochs": 1, "progress": False}
+def test_the_largest_is_shown_retrained_if_that_was_done(trained: Session) -> None:
+    options: dict[str, Any] = {"source": "scratch", "seed": 9, "epochs": 1, "progress": False}
     largest = retrain_subnet(trained, 0, **options)
     assert [row.role for row in largest.rows] == ["inherited", "retrained"]
     done = retrain_subnet(trained, 1, **options)
@@ -109,22 +112,20 @@ def test_the_largest_is_shown_retrained_if_that_was_done(trained: Trained) -> No
     assert done.rows[3].test_accuracy == largest.retrained.test_accuracy
 
 
-def test_an_interrupted_one_goes_on(study: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = {"seed": 4, "epochs": 3, "progress": False}
+def test_an_interrupted_one_goes_on(study: str) -> None:
+    options: dict[str, Any] = {"seed": 4, "epochs": 3, "progress": False}
     with interruption(2):
         retrain_subnet(open_trained("tiny", storage=study), 1, **options)
-    epochs = []
-    one_epoch = Trainer._epoch
-    monkeypatch.setattr(Trainer, "_epoch", lambda self, epoch, bar: epochs.append(epoch) or one_epoch(self, epoch, bar))
     trained = open_trained("tiny", storage=study)
-    done = retrain_subnet(trained, 1, **options)
-    assert epochs == [2]
+    with epochs_trained() as epochs:
+        done = retrain_subnet(trained, 1, **options)
+    assert epochs == [3]
     assert len(read_facts(done.folder)["history"]) == 3
     assert not list((trained.folder / "retrained").glob("*.checkpoints"))
 
 
-def test_a_crash_before_the_study_knows_costs_nothing(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = {"seed": 5, "epochs": 1, "progress": False}
+def test_a_crash_before_the_study_knows_costs_nothing(trained: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {"seed": 5, "epochs": 1, "progress": False}
     with monkeypatch.context() as patch:
         patch.setattr(type(trained.study), "set_user_attr", lambda *args: (_ for _ in ()).throw(Interrupted()))
         with pytest.raises(Interrupted):
@@ -156,19 +157,19 @@ def test_a_study_that_vanishes_is_one_line(study: str, tmp_path: Path, line: str
         ({"number": 99}, "no COMPLETE trial 99; COMPLETE are 0, 1"),
     ],
 )
-def test_mistakes_are_named(trained: Trained, options: dict, message: str) -> None:
+def test_mistakes_are_named(trained: Session, options: dict, message: str) -> None:
     with pytest.raises(StudyError, match=message):
         retrain_subnet(trained, progress=False, **options)
 
 
-def test_a_recipe_that_diverges_is_a_users_mistake(trained: Trained) -> None:
+def test_a_recipe_that_diverges_is_a_users_mistake(trained: Session) -> None:
     recipe = trained.config.train.model_copy(update={"lr": 1e30, "epochs": 1, "clip_grad": None})
     with pytest.raises(TrainingError, match=r"lower `train\.lr`"):
         retrain_subnet(trained, 1, recipe=recipe, progress=False)
 
 
-def test_a_damaged_result_is_refused(trained: Trained) -> None:
-    options = {"seed": 6, "epochs": 1, "progress": False}
+def test_a_damaged_result_is_refused(trained: Session) -> None:
+    options: dict[str, Any] = {"seed": 6, "epochs": 1, "progress": False}
     done = retrain_subnet(trained, 1, **options)
     facts = json.loads((done.folder / "model.json").read_text())
     (done.folder / "model.json").write_text(json.dumps({**facts, "weights_hash": "0" * 64}))

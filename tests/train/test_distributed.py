@@ -8,6 +8,8 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +27,11 @@ from spikesearch.data.kinds.digits import DigitsData
 from spikesearch.energy import EnergyModel
 from spikesearch.errors import ConfigError, TeamError
 from spikesearch.nn import Supernet
+from spikesearch.streams import TRAINING_ORDER
 from spikesearch.train import SandwichStrategy, SingleStrategy, Trainer, UniformStrategy, train_supernet, weights_hash
 from spikesearch.train.distributed import Team, TeamLostError, forget, gathered, own_device, shares, started
 from spikesearch.train.energy_loss import EnergyLoss
-from spikesearch.train.loop import _ORDER, recipe_identity
+from spikesearch.train.loop import recipe_identity
 from spikesearch.train.strategies import ArchitectureDeck
 from spikesearch.train.supernet import seeded_supernet
 from tests.interruptions import interruption
@@ -81,7 +84,7 @@ def new_trainer(team: Team, recipe: TrainConfig = STEPS, folder: Path = Path("un
 
 def batch(step: int, size: int = STEPS.batch_size) -> np.ndarray:
     count = len(digits_data().train)
-    return np.random.default_rng([_ORDER, SEED, 0]).permutation(count)[step * size : (step + 1) * size]
+    return TRAINING_ORDER.generator(SEED, 0).permutation(count)[step * size : (step + 1) * size]
 
 
 def gradients(module: nn.Module) -> State:
@@ -91,9 +94,8 @@ def gradients(module: nn.Module) -> State:
 def assert_close(got: State, expected: State, **tolerance: float) -> None:
     assert got.keys() == expected.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(
-            got[name], value, **{"rtol": 0, "atol": 1e-5, **tolerance}, msg=lambda m, n=name: n + m
-        )
+        rtol, atol = tolerance.get("rtol", 0), tolerance.get("atol", 1e-5)
+        torch.testing.assert_close(got[name], value, rtol=rtol, atol=atol, msg=partial(add, name))
 
 
 # --- the oracle: one process, both halves ---------------------------------------------------------
@@ -119,7 +121,8 @@ def sandwich_gradients(supernet: Supernet, images: Tensor, labels: Tensor, step:
 
 
 def mean_of(states: list[State], weights: list[float]) -> State:
-    return {name: sum(w * state[name] for w, state in zip(weights, states, strict=True)) for name in states[0]}
+    zero = torch.zeros(())
+    return {name: sum((w * s[name] for w, s in zip(weights, states, strict=True)), zero) for name in states[0]}
 
 
 def oracle_weights(recipe: TrainConfig, steps: int) -> list[State]:

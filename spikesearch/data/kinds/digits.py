@@ -10,6 +10,7 @@ from pydantic import Field
 
 from spikesearch.config.data import DataSection, Section
 from spikesearch.data.kind import Kind, register
+from spikesearch.streams import AFFINE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,7 +54,7 @@ class AffineAugmenter:
         from spikesearch.data.keyed import uniforms
 
         images = store.raw(positions).float()
-        draws = uniforms(key, positions, 4).float() * 2 - 1
+        draws = uniforms(AFFINE.key(*key), positions, 4).float() * 2 - 1
         angle = draws[:, 0] * math.radians(self.config.rotate)
         zoom = 1 + draws[:, 1] * self.config.scale
         # affine_grid works in units of half an image

@@ -1,4 +1,4 @@
-"""The entry function that timm builds a Spikformer with; imported once both packages are (see ``timm_hook``).
+"""The entry function that timm builds a Spikformer with; imported once both packages are (see ``hook``).
 
 The network itself is imported when one is built, so that ``import timm`` takes no longer than without this package.
 """

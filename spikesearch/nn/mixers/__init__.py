@@ -18,6 +18,7 @@ class Mixer(BranchPlan):
         genes: Names of the block's genes that this mixer reads and others need not, such as ``num_heads``.
     """
 
+    kind = "mixer"
     name: ClassVar[str]
     genes: ClassVar[tuple[str, ...]] = ()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import ndtr  # type: ignore[import-untyped]
+from scipy.special import ndtr
 
 from spikesearch.fitness import pareto_front
 
@@ -58,4 +58,5 @@ def expected_hypervolume_improvement(
     heights = np.concatenate([[reference_point[1]], front[:, 1]])
     reach = expected_improvement(mean[:, :1], std[:, :1], edges)  # expected length left of each edge
     widths = np.diff(reach, axis=1, prepend=0.0)
-    return np.sum(widths * expected_improvement(mean[:, 1:], std[:, 1:], heights), axis=1)
+    total: np.ndarray = np.sum(widths * expected_improvement(mean[:, 1:], std[:, 1:], heights), axis=1)
+    return total

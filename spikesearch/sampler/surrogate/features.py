@@ -8,17 +8,14 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
+from optuna.distributions import CategoricalDistribution
 from sklearn.tree import DecisionTreeClassifier
 
 from spikesearch.sampler import genes
-from spikesearch.sampler.domain import ArchitectureDomain, Domain, Genome
+from spikesearch.sampler.domain import Domain, Genome
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
-
-
-# The stem's convolutions have widths D/8, D/4, D/2, D and a D to D one that encodes positions, all 3x3.
-STEM = 9 * (1 / 32 + 1 / 8 + 1 / 2 + 1)
 
 
 class Encoder:
@@ -26,7 +23,7 @@ class Encoder:
 
     A choice has one column per value (1 for the value that it has), a number one column from 0 to 1, and a choice
     between ascending numbers both. The columns of an inactive gene are 0, so that what depends on an inactive block
-    adds nothing. Architectures have two more columns: the logarithms of their parameters and of their dense operations.
+    adds nothing. A domain may add columns of its own: see :attr:`Domain.sizes`.
 
     Args:
         domain: The genes.
@@ -36,7 +33,7 @@ class Encoder:
         self._nothing = dict.fromkeys(domain.distributions, math.nan)
         self._tables = [_table(distribution) for distribution in domain.distributions.values()]
         self._distributions = list(domain.distributions.values())
-        self._sizes = _Sizes(domain) if isinstance(domain, ArchitectureDomain) else None
+        self._sizes = domain.sizes
 
     def __call__(self, genomes: Sequence[Mapping[str, float]]) -> np.ndarray:
         """Return the features; shape ``[genomes, features]``.
@@ -68,43 +65,13 @@ class Encoder:
 
 def _table(distribution: BaseDistribution) -> np.ndarray | None:
     """Return the columns of each value of a choice, and of an inactive one in the last row; None for a number."""
-    if not isinstance(distribution, genes.CategoricalDistribution):
+    if not isinstance(distribution, CategoricalDistribution):
         return None
     count = len(distribution.choices)
     table = np.eye(count) * math.sqrt(0.5)
     if genes.is_ordered(distribution) and count > 2:
         table = np.concatenate([table, np.linspace(0, 1, count)[:, None]], axis=1)
     return np.concatenate([table, np.zeros((1, table.shape[1]))])
-
-
-class _Sizes:
-    """Parameters, and dense operations per token without attention's products, as logarithms; 0 for the largest.
-
-    Args:
-        domain: The domain.
-    """
-
-    def __init__(self, domain: ArchitectureDomain) -> None:
-        space = domain.space
-        names = list(domain.distributions)
-        self._width, self._steps = names.index("embed_dim"), names.index("time_steps")
-        self._ratios = [i for i, name in enumerate(names) if name.rpartition(".")[2] == "mlp_ratio"]
-        self._widths = np.array(space.embed_dims, dtype=float)
-        self._shares = np.array(space.time_steps) / max(space.time_steps)
-        self._blocks = np.array([*(4 + 2 * ratio for ratio in space.mlp_ratios), 0.0])  # the last: an inactive block
-        largest = space.largest
-        self._most = largest.embed_dim**2 * (sum(4 + 2 * b.mlp_ratio for b in largest.blocks) + STEM)
-
-    def __call__(self, indices: np.ndarray) -> np.ndarray:
-        """Return the two columns; shape ``[genomes, 2]``.
-
-        Args:
-            indices: Which choice each gene has, -1 for an inactive gene; shape ``[genomes, genes]``.
-        """
-        blocks = self._blocks[indices[:, self._ratios]].sum(axis=1)
-        parameters = self._widths[indices[:, self._width]] ** 2 * (blocks + STEM)
-        operations = parameters * self._shares[indices[:, self._steps]]
-        return np.log(np.stack([parameters, operations], axis=1) / self._most)
 
 
 class ActivityModel:

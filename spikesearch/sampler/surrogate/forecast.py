@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from spikesearch.fitness import pareto_front
-from spikesearch.sampler.domain import ArchitectureDomain, Domain, Genome
+from spikesearch.sampler.domain import Domain, Genome
 from spikesearch.sampler.ranking import Ranks
 from spikesearch.sampler.surrogate.features import ActivityModel, Encoder
 from spikesearch.sampler.surrogate.gaussian_process import GaussianProcess, KernelChoice, Rows, choose_kernel
@@ -96,8 +96,7 @@ class Forecaster:
         objectives = trials.losses.shape[1]
         models = {i: fit(trials.losses[:, i], first.losses[:, i]) for i in range(objectives) if i not in known}
         margins = fit(trials.margins, first.margins) if len(infeasible) else None
-        # Which genes a trial would have asked for is known of architectures and of finished trials only.
-        active = (lambda genomes: genomes) if isinstance(domain, ArchitectureDomain) else ActivityModel(trials.genomes)
+        active = (lambda genomes: genomes) if domain.knows_activity else ActivityModel(trials.genomes)
 
         def predict(genomes: Sequence[Genome]) -> Prediction:
             likeness = rows.compare(encode(active(genomes)))
@@ -182,4 +181,5 @@ def winsorised(target: np.ndarray) -> np.ndarray:
     """Pull in losses far above the others: how bad the worst are must not shape the model of the best."""
     target = np.clip(target, -LARGEST, LARGEST)
     low, middle, high = np.quantile(target, [0.0, 0.5, 0.75])
-    return np.minimum(target, high + 3 * max(high - low, high - middle))
+    bounded: np.ndarray = np.minimum(target, high + 3 * max(high - low, high - middle))
+    return bounded

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.linalg import cho_solve, cholesky, solve_triangular  # type: ignore[import-untyped]
+from scipy.linalg import cho_solve, cholesky, solve_triangular
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import ndtr  # type: ignore[import-untyped]
-from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+from scipy.special import ndtr
+from threadpoolctl import ThreadpoolController
 
 from spikesearch.fitness import pareto_front
 from spikesearch.sampler.domain import Domain, Genome
@@ -139,24 +139,24 @@ class GaussianProcessSurrogate(Surrogate):
     # --- candidates ---------------------------------------------------------------------------------------------------
 
     def _candidates(self, situation: Situation, rng: np.random.Generator) -> list[Genome]:
-        found: dict[tuple[float, ...], Genome] = {}
+        candidates: dict[tuple[float, ...], Genome] = {}
         for i in range(self.children + self.children // 4):
             genome = situation.make() if i < self.children else situation.domain.sample(rng)
-            found.setdefault(tuple(genome.values()), genome)
-        return [genome for genome in found.values() if situation.usable(genome)]
+            candidates.setdefault(tuple(genome.values()), genome)
+        return [genome for genome in candidates.values() if situation.usable(genome)]
 
     def _neighbours(
         self, situation: Situation, candidates: list[Genome], scores: np.ndarray, rng: np.random.Generator
     ) -> list[Genome]:
         """Return unseen neighbours of the three best candidates; continuous genes are moved by mutation elsewhere."""
         known = {tuple(genome.values()) for genome in candidates}
-        found: dict[tuple[float, ...], Genome] = {}
+        neighbours: dict[tuple[float, ...], Genome] = {}
         for i in np.argsort(-scores, kind="stable")[:3]:
             for genome in situation.domain.neighbours(candidates[i], rng):
                 key = tuple(genome.values())
                 if key not in known:
-                    found.setdefault(key, genome)
-        fresh = list(found.values())
+                    neighbours.setdefault(key, genome)
+        fresh = list(neighbours.values())
         if len(fresh) > self.neighbours:
             fresh = [fresh[i] for i in np.sort(rng.choice(len(fresh), self.neighbours, replace=False))]
         return [genome for genome in fresh if situation.usable(genome)]
@@ -218,7 +218,8 @@ def _improvement(
 
     def scalar(points: np.ndarray) -> np.ndarray:
         scaled = weights * (points - ideal) / span
-        return scaled.max(axis=-1) + 0.05 * scaled.sum(axis=-1)
+        values: np.ndarray = scaled.max(axis=-1) + 0.05 * scaled.sum(axis=-1)
+        return values
 
     best = scalar(targets).min()
     return lambda mean, std: np.maximum(best - scalar(mean + noise * std), 0.0).mean(axis=0)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import FrozenTrial, TrialState
 
 from spikesearch.errors import SpaceError
-from spikesearch.racing import Rival, enter
+from spikesearch.racing import Dominated, Rival, enter
+from spikesearch.study.attributes import RETRY_OF
 from spikesearch.study.worker import Worker
 
 if TYPE_CHECKING:
@@ -58,8 +59,8 @@ class Ledger:
         self.open = []
         for number in numbers:
             trial = trials[number]
-            if number >= self._seen and "retry_of" in trial.user_attrs:
-                self.retry_of.setdefault(trial.user_attrs["retry_of"], number)
+            if number >= self._seen and RETRY_OF in trial.user_attrs:
+                self.retry_of.setdefault(trial.user_attrs[RETRY_OF], number)
             if not trial.state.is_finished():
                 self.open.append(trial)
             elif trial.state == TrialState.COMPLETE:
@@ -87,7 +88,7 @@ class Ledger:
 
     def _complete(self, trial: FrozenTrial) -> None:
         self.n_complete += 1
-        worker = Worker.from_dict(trial.user_attrs.get("worker"))
+        worker = Worker.of(trial)
         if worker is not None:
             self.n_complete_by_run[worker.run] += 1
         key = self.arch_key(trial)
@@ -103,7 +104,7 @@ class Ledger:
 
 def is_stopped(trial: FrozenTrial) -> bool:
     """Tell whether a trial lost a race; one that was pruned as a repetition did not."""
-    return trial.state == TrialState.PRUNED and "dominated_by" in trial.user_attrs
+    return trial.state == TrialState.PRUNED and Dominated.of(trial.user_attrs) is not None
 
 
 def fixed_params(trial: FrozenTrial) -> dict[str, Any]:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from optuna.trial import FrozenTrial
 
 from spikesearch.errors import StudyError
 from spikesearch.fitness import dead_below, f_aeb
 from spikesearch.racing import Dominated, Rival
-from spikesearch.study import provenance
+from spikesearch.study import attributes
 from spikesearch.study.search import trials
 from spikesearch.study.search.interrupts import Interrupts
 from spikesearch.study.search.ledger import Ledger
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
     import optuna
 
     from spikesearch.space import Architecture, SearchSpace
+    from spikesearch.storage.locks import Lock
+    from spikesearch.study.session import Session
 
 _log = logging.getLogger(__name__)
 
@@ -34,13 +35,18 @@ _POLL_S = (0.01, 0.5)  # shortest and longest pause while other workers finish w
 class ScoreLike(Protocol):
     """What the search needs to know of a scored architecture; see :class:`spikesearch.scoring.Score`."""
 
-    accuracy: float
-    energy_uJ: float  # noqa: N815 - the unit is microjoule
-    params: int
-    macs: float
-    acs: float
-    mean_firing_rate: float
-    dead: bool
+    @property
+    def accuracy(self) -> float: ...
+    @property
+    def energy_uJ(self) -> float: ...  # noqa: N802 - the unit is microjoule
+    @property
+    def params(self) -> int: ...
+    @property
+    def macs(self) -> float: ...
+    @property
+    def acs(self) -> float: ...
+    @property
+    def mean_firing_rate(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ class Budget:
         budget. If it is not, its ticket is free again, so that ``wait`` is the answer while others run. It is not while
         only other machines run trials: nobody here can tell whether they live.
         """
-        workers = [Worker.from_dict(trial.user_attrs.get("worker")) for trial in ledger.running]
+        workers = [Worker.of(trial) for trial in ledger.running]
         living = [worker for worker in workers if worker is not None and worker.is_alive()]
         if self.further is not None:
             living = [worker for worker in living if worker.run == self.run]
@@ -94,8 +100,8 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Finished:
-    """What a COMPLETE trial found; for progress displays."""
+class FinishedTrial:
+    """A COMPLETE trial; for progress displays."""
 
     number: int
     accuracy: float
@@ -111,7 +117,7 @@ class Search:
         study: The study, with its sampler.
         space: Its search space.
         score: Scores an architecture.
-        lock: Returns a context manager that holds the study's lock.
+        lock: The study's lock.
         worker: This process.
         budget: How much may be done.
         constraints: Upper bounds of a trial's attributes.
@@ -129,14 +135,14 @@ class Search:
         space: SearchSpace,
         score: Callable[[Architecture], ScoreLike],
         *,
-        lock: AbstractContextManager[Any],
+        lock: Lock,
         worker: Worker,
         budget: Budget,
         num_classes: int,
         majority_share: float = 0.0,
         constraints: Mapping[str, float] | None = None,
         beta: float = 0.02,
-        on_trial: Callable[[Finished], None] | None = None,
+        on_trial: Callable[[FinishedTrial], None] | None = None,
         stop: Callable[[], bool] | None = None,
         race: Callable[[Architecture, Sequence[Rival]], ScoreLike] | None = None,
     ) -> None:
@@ -196,7 +202,10 @@ class Search:
     # --- the next trial -----------------------------------------------------------------------------------------------
 
     def _next(self) -> Task | Literal["wait", "done", "exhausted"]:
-        from spikesearch.sampler import SpaceExhaustedError
+        from spikesearch.sampler import (  # takes a second, for whoever only reads a study
+            ESNNSampler,
+            SpaceExhaustedError,
+        )
 
         with self._lock:
             self._ledger.refresh()
@@ -214,7 +223,8 @@ class Search:
                     return Task(trial)  # in full: whoever enqueued it wants a score, not a verdict
             if queue:  # claiming has changed trials
                 self._ledger.refresh()
-            sampler: Any = self._study.sampler
+            sampler = self._study.sampler
+            assert isinstance(sampler, ESNNSampler)
             try:
                 params = sampler.propose(self._study, self._ledger.n_trials, trials=self._ledger.trials)
             except SpaceExhaustedError:
@@ -233,7 +243,7 @@ class Search:
         # Every F_AEB, and every constraint on it, is relative to the reference: nothing runs beside it.
         for trial in self._ledger.running:
             if self._ledger.arch_key(trial) == self._reference.key:
-                worker = Worker.from_dict(trial.user_attrs.get("worker"))
+                worker = Worker.of(trial)
                 who = f"process {worker.pid} on {worker.host}" if worker else "something other than spikesearch"
                 if worker is None or not worker.on_this_host():
                     self._tell(
@@ -265,7 +275,7 @@ class Search:
         """Put the architectures of dead processes into the queue again."""
         repaired = False
         for trial in self._ledger.running:
-            worker = Worker.from_dict(trial.user_attrs.get("worker"))
+            worker = Worker.of(trial)
             if worker is not None and not worker.is_alive():
                 trials.give_up(self._study, self._ledger, trial, died=True)
                 repaired = True
@@ -275,14 +285,14 @@ class Search:
             self._ledger.refresh()
 
     def _others_run(self) -> bool:
-        workers = [Worker.from_dict(trial.user_attrs.get("worker")) for trial in self._ledger.running]
+        workers = [Worker.of(trial) for trial in self._ledger.running]
         return any(worker is not None and worker.on_this_host() for worker in workers)
 
     # --- the trial ----------------------------------------------------------------------------------------------------
 
     def _run(self, task: Task) -> None:
         trial = task.trial
-        arch = trials.architecture(self._space, trial)
+        arch = self._space.architecture(trial.params)
         try:
             with self._interrupts.allowed():
                 score = self._race(arch, task.rivals) if self._race and task.rivals else self._score(arch)
@@ -300,39 +310,38 @@ class Search:
         elif self._on_trial is not None:
             self._on_trial(finished)
 
-    def _finish(self, trial: FrozenTrial, score: ScoreLike) -> Finished | None:
+    def _finish(self, trial: FrozenTrial, score: ScoreLike) -> FinishedTrial | None:
         assert self._reference_energy is not None
         constraints = {"dead": self._dead_below - score.accuracy}
         for key, bound in self._constraints.items():
             constraints[key] = float(getattr(score, key)) - bound
         attrs = {
-            "f_aeb": f_aeb(score.accuracy, score.energy_uJ, self._reference_energy, self._beta),
-            "params": int(score.params),
-            "macs": float(score.macs),
-            "acs": float(score.acs),
-            "mean_firing_rate": float(score.mean_firing_rate),
-            # optuna-dashboard does not show Optuna's own constraints
-            "feasible": int(all(value <= 0 for value in constraints.values())),
+            attributes.F_AEB: f_aeb(score.accuracy, score.energy_uJ, self._reference_energy, self._beta),
+            attributes.PARAMS: int(score.params),
+            attributes.MACS: float(score.macs),
+            attributes.ACS: float(score.acs),
+            attributes.MEAN_FIRING_RATE: float(score.mean_firing_rate),
+            attributes.FEASIBLE: int(all(value <= 0 for value in constraints.values())),
         }
         values = (float(score.accuracy), float(score.energy_uJ))
         if not trials.finish(self._study, trial, values, attrs, constraints):
             return None
-        return Finished(trial.number, *values, attrs["f_aeb"], bool(attrs["feasible"]))
+        return FinishedTrial(trial.number, *values, attrs[attributes.F_AEB], bool(attrs[attributes.FEASIBLE]))
 
     def _store_reference_energy(self, energy: float) -> None:
         # Before the reference itself is finished: no trial has an F_AEB without it. A repetition after a crash finds
         # the energy stored already and keeps it.
         with self._lock:
-            stored = self._study.user_attrs.get(provenance.REFERENCE_ENERGY)
+            stored = self._study.user_attrs.get(attributes.REFERENCE_ENERGY)
             if stored is None:
-                self._study.set_user_attr(provenance.REFERENCE_ENERGY, energy)
+                self._study.set_user_attr(attributes.REFERENCE_ENERGY, energy)
                 stored = energy
         self._reference_energy = float(stored)
 
     def _read_reference_energy(self) -> None:
         if self._reference_energy is not None:
             return
-        stored = self._study.user_attrs.get(provenance.REFERENCE_ENERGY)
+        stored = self._study.user_attrs.get(attributes.REFERENCE_ENERGY)
         if stored is None:  # the reference was scored by a plain Optuna user
             number = self._ledger.complete[self._reference.key]
             stored = self._study.get_trials(deepcopy=False)[number].values[1]
@@ -341,7 +350,7 @@ class Search:
                     f"Trial {number}, the reference, holds the energy {stored}, but F_AEB needs one above 0; "
                     "start another study with --study-name."
                 )
-            self._study.set_user_attr(provenance.REFERENCE_ENERGY, stored)
+            self._study.set_user_attr(attributes.REFERENCE_ENERGY, stored)
         self._reference_energy = float(stored)
 
     def _abandon(self) -> None:
@@ -349,10 +358,43 @@ class Search:
         with self._lock:
             self._ledger.refresh()
             for trial in self._ledger.running:
-                if Worker.from_dict(trial.user_attrs.get("worker")) == self._worker:
+                if Worker.of(trial) == self._worker:
                     trials.give_up(self._study, self._ledger, trial, died=False)
 
     def _tell(self, message: str) -> None:
         if message not in self._told:
             self._told.add(message)
             _log.warning(message)
+
+
+def build_search(
+    session: Session,
+    budget: Budget,
+    *,
+    on_trial: Callable[[FinishedTrial], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Search:
+    """Wire a :class:`Search` for this process.
+
+    Args:
+        session: The study, with its supernet.
+        budget: How much may be done.
+        on_trial: See :class:`Search`.
+        stop: See :class:`Search`.
+    """
+    config, scorer = session.config, session.scorer()
+    return Search(
+        session.study,
+        session.space,
+        scorer.score,
+        lock=session.lock(),
+        worker=Worker.here(budget.run),
+        budget=budget,
+        num_classes=session.data.num_classes,
+        majority_share=session.data.majority_share,
+        constraints=config.constraints,
+        beta=config.report.beta,
+        on_trial=on_trial,
+        stop=stop,
+        race=scorer.race if config.scoring.racing else None,
+    )

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from types import FrameType
 
 from spikesearch.errors import SpikesearchError, StudyError
-from spikesearch.storage.urls import open_storage
-from spikesearch.study.search.loop import Budget, Finished, Outcome, Search
-from spikesearch.study.worker import Worker, running_here
+from spikesearch.study.search.loop import Budget, FinishedTrial, Outcome, Search, build_search
+from spikesearch.study.session import open_trained
+from spikesearch.study.worker import running_here
 
 _log = logging.getLogger(__name__)
 
@@ -27,13 +27,13 @@ _RESTARTS = 2  # how many dead workers are replaced; more of them mean that the 
 
 
 @dataclass(frozen=True)
-class Job:
+class WorkerOrder:
     """What a worker process is told; it reads everything else from the study.
 
     Args:
         url: Storage URL.
         study_name: Name of the study.
-        run_dir: Folder of the study's files.
+        folder: Folder of the study's files.
         device: Where to compute.
         threads: Threads of torch.
         budget: Shared by all workers of the run.
@@ -41,23 +41,23 @@ class Job:
 
     url: str
     study_name: str
-    run_dir: Path
+    folder: Path
     device: str
     threads: int
     budget: Budget
 
 
-class Stopped(KeyboardInterrupt):
+class StopRequest(KeyboardInterrupt):
     """The parent asked this worker to stop."""
 
 
-def run_workers(job: Job, count: int, on_trial: Callable[[Finished], None]) -> Outcome:
+def run_workers(order: WorkerOrder, count: int, on_trial: Callable[[FinishedTrial], None]) -> Outcome:
     """Run worker processes until the budget is used up.
 
     A worker that dies is replaced, and what it held is put into the queue by the others; Ctrl-C and errors stop all.
 
     Args:
-        job: What they do.
+        order: What they do.
         count: How many.
         on_trial: Called with the result of every trial.
 
@@ -76,7 +76,7 @@ def run_workers(job: Job, count: int, on_trial: Callable[[Finished], None]) -> O
 
     def start() -> None:
         ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_work, args=(job, theirs), daemon=True, name="spikesearch-worker")
+        process = context.Process(target=_work, args=(order, theirs), daemon=True, name="spikesearch-worker")
         process.start()
         theirs.close()
         team[ours] = process
@@ -96,7 +96,7 @@ def run_workers(job: Job, count: int, on_trial: Callable[[Finished], None]) -> O
                         restarts += 1
                         if restarts > _RESTARTS:
                             raise StudyError(
-                                f"Workers of the study {job.study_name!r} keep dying (exit code {process.exitcode}; "
+                                f"Workers of the study {order.study_name!r} keep dying (exit code {process.exitcode}; "
                                 "-9 is most often a lack of memory). Use fewer --workers."
                             ) from None
                         _log.warning("Worker %s died with exit code %s; it is replaced.", process.pid, process.exitcode)
@@ -109,7 +109,7 @@ def run_workers(job: Job, count: int, on_trial: Callable[[Finished], None]) -> O
                 elif kind == "mistake":
                     raise payload
                 else:
-                    raise RuntimeError(f"A worker of the study {job.study_name!r} failed:\n{payload}")
+                    raise RuntimeError(f"A worker of the study {order.study_name!r} failed:\n{payload}")
     finally:
         _stop(list(team.values()))
     return next((kind for kind in ("timeout", "exhausted", "done") if kind in outcomes), "stopped")
@@ -128,13 +128,13 @@ def _stop(team: list[BaseProcess]) -> None:
             process.join()
 
 
-def _work(job: Job, connection: Connection) -> None:
+def _work(order: WorkerOrder, connection: Connection) -> None:
     """Be a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to everybody; the parent passes it on, once
-    signal.signal(signal.SIGTERM, _raise_stopped)
+    signal.signal(signal.SIGTERM, _request_stop)
     parent = multiprocessing.parent_process()
 
-    def send(kind: str, payload: Any) -> None:
+    def send(kind: str, payload: object) -> None:
         with suppress(OSError):  # the parent has been killed; `stop` below ends this worker
             connection.send((kind, payload))
 
@@ -142,8 +142,8 @@ def _work(job: Job, connection: Connection) -> None:
         return parent is not None and not parent.is_alive()
 
     try:
-        with running_here(job.budget.run):
-            search = _search(job, on_trial=lambda result: send("trial", result), stop=orphaned)
+        with running_here(order.budget.run):
+            search = _search(order, on_trial=lambda trial: send("trial", trial), stop=orphaned)
             send("outcome", search.run())
     except KeyboardInterrupt:
         pass
@@ -155,72 +155,21 @@ def _work(job: Job, connection: Connection) -> None:
         connection.close()
 
 
-def _search(job: Job, *, on_trial: Callable[[Finished], None], stop: Callable[[], bool]) -> Search:
+def _search(order: WorkerOrder, *, on_trial: Callable[[FinishedTrial], None], stop: Callable[[], bool]) -> Search:
     import torch
 
-    from spikesearch.study import prepare
-    from spikesearch.study.store import Store, load_study
-
-    torch.set_num_threads(job.threads)
-    storage = open_storage(job.url, create=False)
-    study = load_study(job.study_name, storage=storage)
-    return build_search(
-        Store(storage, job.url),
-        study,
-        lambda config, data: prepare.make_scorer(
-            config, prepare.open_supernet(study, job.run_dir, job.device), data, job.device
-        ),
-        job.budget,
-        on_trial=on_trial,
-        stop=stop,
-    )
+    torch.set_num_threads(order.threads)
+    session = open_trained(order.study_name, storage=order.url, run_dir=order.folder, device=order.device)
+    return build_search(session, order.budget, on_trial=on_trial, stop=stop)
 
 
-def build_search(
-    store: Any,
-    study: Any,
-    make_scorer: Callable[[Any, Any], Any],
-    budget: Budget,
-    *,
-    data: Any = None,
-    on_trial: Callable[[Finished], None] | None = None,
-    stop: Callable[[], bool] | None = None,
-) -> Search:
-    """Wire a :class:`Search` for this process.
-
-    Args:
-        store: The open storage.
-        study: The study, with its sampler.
-        make_scorer: Makes the scorer from study file and data.
-        budget: How much may be done.
-        data: The data, if they have been read already.
-        on_trial: See :class:`Search`.
-        stop: See :class:`Search`.
-    """
-    from contextlib import nullcontext
-
-    from spikesearch.study import prepare, provenance
-
-    config = provenance.stored_config(study)
-    data = prepare.load_data_of(config) if data is None else data
-    scorer = make_scorer(config, data)
-    return Search(
-        study,
-        config.space.search_space(),
-        scorer.score,
-        lock=store.lock(study.study_name) or nullcontext(),
-        worker=Worker.here(budget.run),
-        budget=budget,
-        num_classes=data.num_classes,
-        majority_share=data.majority_share,
-        constraints=config.constraints,
-        beta=config.report.beta,
-        on_trial=on_trial,
-        stop=stop,
-        race=scorer.race if config.scoring.racing else None,
-    )
+def available_cores() -> int:
+    """Return how many processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
 
 
-def _raise_stopped(signum: int, frame: Any) -> None:
+def _request_stop(signum: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # giving the trial back must not be interrupted again
-    raise Stopped(f"signal {signum} in process {os.getpid()}")
+    raise StopRequest(f"signal {signum} in process {os.getpid()}")

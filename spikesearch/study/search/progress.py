@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from spikesearch.study.search.loop import Finished
+from spikesearch.study.search.loop import FinishedTrial
 
 _log = logging.getLogger(__name__)
 _LINES = 20
@@ -24,21 +24,21 @@ class SearchBar:
         self._task = task
         self._total = total
         self._best = best
-        self._done = 0
+        self._count = 0
         self._began = time.monotonic()
 
-    def __call__(self, result: Finished) -> None:
+    def __call__(self, trial: FinishedTrial) -> None:
         """Count a trial."""
-        self._done += 1
-        if result.feasible:
-            self._best = max(result.f_aeb, self._best if self._best is not None else result.f_aeb)
+        self._count += 1
+        if trial.feasible:
+            self._best = max(trial.f_aeb, self._best if self._best is not None else trial.f_aeb)
         best = "none" if self._best is None else f"{self._best:.4f}"
         self._progress.update(self._task, advance=1, best=best)
-        if self._progress.disable and (self._done % max(1, self._total // _LINES) == 0 or self._done == self._total):
-            left = (time.monotonic() - self._began) / self._done * max(0, self._total - self._done)
+        if self._progress.disable and (self._count % max(1, self._total // _LINES) == 0 or self._count == self._total):
+            left = (time.monotonic() - self._began) / self._count * max(0, self._total - self._count)
             _log.info(
                 "%d of %d trials, best F_AEB %s, %.0f s left; trial %d: accuracy %.4f, energy %.4g uJ",
-                *(self._done, self._total, best, left, result.number, result.accuracy, result.energy_uJ),
+                *(self._count, self._total, best, left, trial.number, trial.accuracy, trial.energy_uJ),
             )
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from optuna.exceptions import UpdateFinishedTrialError
@@ -22,20 +21,20 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from spikesearch.errors import SpaceError
 from spikesearch.racing import Dominated
+from spikesearch.storage.genome_storage import GenomeStorage
+from spikesearch.storage.urls import backend_of
+from spikesearch.study import attributes
 from spikesearch.study.search.ledger import Ledger, fixed_params
 from spikesearch.study.worker import Worker
 
 if TYPE_CHECKING:
     import optuna
 
-    from spikesearch.space import Architecture, SearchSpace
+    from spikesearch.space import SearchSpace
 
 _log = logging.getLogger(__name__)
 
 MAX_DEATHS = 3  # an architecture that kills its process this often, for want of memory say, is not tried again
-# Attributes that belong to one attempt, and are not copied to its repetition: also those of a lost race, which may have
-# been stored before the process died.
-_OWN_ATTRS = {"worker", "arch", "retry_of", "retried_by", "deaths", "reason", *signature(Dominated).parameters}
 
 
 def create(study: optuna.Study, space: SearchSpace, params: Mapping[str, Any], worker: Worker) -> FrozenTrial:
@@ -47,12 +46,13 @@ def create(study: optuna.Study, space: SearchSpace, params: Mapping[str, Any], w
         params: Optuna parameters of the architecture.
         worker: Who runs it.
     """
-    arch = space.architecture(params)
+    arch, distributions = space.architecture(params), space.distributions()
+    params = space.params(arch)
     template = create_trial(
         state=TrialState.RUNNING,
-        params=space.params(arch),
-        distributions=dict(space.distributions(arch.depth)),
-        user_attrs={"arch": arch.key, "worker": worker.to_dict()},
+        params=params,
+        distributions={name: distributions[name] for name in params},
+        user_attrs={attributes.ARCH: arch.key, attributes.WORKER: worker.to_dict()},
     )
     return study._storage.get_trial(study._storage.create_new_trial(study._study_id, template_trial=template))
 
@@ -66,7 +66,7 @@ def claim(study: optuna.Study, space: SearchSpace, trial: FrozenTrial, worker: W
         The running trial; ``None`` if somebody else took it, or if its genes are impossible: then it is FAIL and its
         attribute ``reason`` says why.
     """
-    if not _claim(study, trial._trial_id, {"worker": worker.to_dict()}):
+    if not _claim(study, trial._trial_id, {attributes.WORKER: worker.to_dict()}):
         return None
     try:
         if trial.system_attrs.get("fixed_params") is not None or not trial.params:
@@ -76,17 +76,17 @@ def claim(study: optuna.Study, space: SearchSpace, trial: FrozenTrial, worker: W
     except (ValueError, KeyError) as error:  # SpaceError, or Optuna on a choice that the list does not hold
         reason = str(error) if isinstance(error, SpaceError) else f"a gene is not one of its choices: {error}"
         _log.warning("Trial %d was enqueued with genes that are not of this space: %s", trial.number, reason)
-        _finish(study, trial._trial_id, TrialState.FAIL, None, {"reason": reason}, {})
+        _finish(study, trial._trial_id, TrialState.FAIL, None, {attributes.REASON: reason}, {})
         return None
-    if trial.user_attrs.get("arch") != arch.key:
-        study._storage.set_trial_user_attr(trial._trial_id, "arch", arch.key)
+    if trial.user_attrs.get(attributes.ARCH) != arch.key:
+        study._storage.set_trial_user_attr(trial._trial_id, attributes.ARCH, arch.key)
     return study._storage.get_trial(trial._trial_id)
 
 
 def skip(study: optuna.Study, trial: FrozenTrial, duplicate_of: int) -> None:
     """Prune a claimed trial whose architecture another trial has scored, or is scoring."""
     _log.info("Trial %d is pruned: trial %d has the same architecture.", trial.number, duplicate_of)
-    _finish(study, trial._trial_id, TrialState.PRUNED, None, {"duplicate_of": duplicate_of}, {})
+    _finish(study, trial._trial_id, TrialState.PRUNED, None, {attributes.DUPLICATE_OF: duplicate_of}, {})
 
 
 def finish(
@@ -123,7 +123,7 @@ def stop(study: optuna.Study, trial: FrozenTrial, lost: Dominated) -> None:
 
 def fail(study: optuna.Study, trial: FrozenTrial, reason: str) -> bool:
     """Make a trial FAIL for good: its architecture is not put into the queue again."""
-    return _finish(study, trial._trial_id, TrialState.FAIL, None, {"reason": reason}, {})
+    return _finish(study, trial._trial_id, TrialState.FAIL, None, {attributes.REASON: reason}, {})
 
 
 def give_up(study: optuna.Study, ledger: Ledger, trial: FrozenTrial, *, died: bool) -> int | None:
@@ -145,7 +145,7 @@ def give_up(study: optuna.Study, ledger: Ledger, trial: FrozenTrial, *, died: bo
         too many processes.
     """
     again = ledger.retry_of.get(trial.number)
-    deaths = int(trial.user_attrs.get("deaths", 0)) + int(died)
+    deaths = int(trial.user_attrs.get(attributes.DEATHS, 0)) + int(died)
     reason = "its process died" if died else "interrupted"
     key = ledger.arch_key(trial)
     if again is None and key is not None and key in ledger.complete:
@@ -158,19 +158,19 @@ def give_up(study: optuna.Study, ledger: Ledger, trial: FrozenTrial, *, died: bo
     if again is None:
         again = _enqueue_again(study, trial, deaths)
         ledger.refresh()
-    study._storage.set_trial_user_attr(trial._trial_id, "retried_by", again)
+    study._storage.set_trial_user_attr(trial._trial_id, attributes.RETRIED_BY, again)
     fail(study, trial, reason)
     _log.info("Trial %d failed (%s); its architecture is run again as trial %d.", trial.number, reason, again)
     return again
 
 
 def _enqueue_again(study: optuna.Study, trial: FrozenTrial, deaths: int) -> int:
-    attrs = {key: value for key, value in trial.user_attrs.items() if key not in _OWN_ATTRS}
-    attrs |= {"retry_of": trial.number}
-    if "arch" in trial.user_attrs:
-        attrs["arch"] = trial.user_attrs["arch"]
+    attrs = {key: value for key, value in trial.user_attrs.items() if key not in attributes.OF_ONE_ATTEMPT}
+    attrs |= {attributes.RETRY_OF: trial.number}
+    if attributes.ARCH in trial.user_attrs:
+        attrs[attributes.ARCH] = trial.user_attrs[attributes.ARCH]
     if deaths:
-        attrs["deaths"] = deaths
+        attrs[attributes.DEATHS] = deaths
     fixed = fixed_params(trial)
     template = create_trial(
         state=TrialState.WAITING,
@@ -183,18 +183,13 @@ def _enqueue_again(study: optuna.Study, trial: FrozenTrial, deaths: int) -> int:
     return study._storage.get_trial(trial_id).number
 
 
-def architecture(space: SearchSpace, trial: FrozenTrial) -> Architecture:
-    """Return the architecture of a trial with a complete genome."""
-    return space.architecture(trial.params)
-
-
 # --- storage ----------------------------------------------------------------------------------------------------------
 
 
 def _claim(study: optuna.Study, trial_id: int, user_attrs: Mapping[str, Any]) -> bool:
-    backend: Any = getattr(study._storage, "_backend", None)
-    if hasattr(backend, "claim_trial"):
-        return bool(backend.claim_trial(trial_id, user_attrs))
+    backend = backend_of(study._storage)
+    if isinstance(backend, GenomeStorage):
+        return backend.claim_trial(trial_id, user_attrs)
     try:
         # The worker comes first: a RUNNING trial without one belongs to somebody else and is never repaired.
         for key, value in user_attrs.items():
@@ -213,10 +208,10 @@ def _finish(
     constraints: Mapping[str, float],
 ) -> bool:
     study._thread_local.cached_all_trials = None  # as Study.tell does
-    backend: Any = getattr(study._storage, "_backend", None)
-    if hasattr(backend, "finish_trial"):
+    backend = backend_of(study._storage)
+    if isinstance(backend, GenomeStorage):
         system_attrs = {f"constraints:{key}": float(value) for key, value in constraints.items()}
-        return bool(backend.finish_trial(trial_id, state, values, user_attrs, system_attrs))
+        return backend.finish_trial(trial_id, state, values, user_attrs, system_attrs)
     try:
         for key, value in user_attrs.items():
             study._storage.set_trial_user_attr(trial_id, key, value)

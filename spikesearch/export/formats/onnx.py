@@ -5,68 +5,43 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from importlib import import_module
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from spikesearch.errors import ExportError, MissingDependencyError
-from spikesearch.export.portable import agreement, trace
+from spikesearch.errors import ExportError
+from spikesearch.export.portable import agreement, require, trace
+from spikesearch.export.registry import Export, ExportFormat, register
 from spikesearch.nn import Spikformer
 
 MODEL = "model.onnx"
 OLDEST_OPSET = 18  # what torch's exporter writes by itself
 INPUT, OUTPUT = "images", "logits"
+USAGE = f"""import onnxruntime
+
+session = onnxruntime.InferenceSession("FOLDER/{MODEL}")
+({OUTPUT},) = session.run(["{OUTPUT}"], {{"{INPUT}": images}})  # float32"""
 
 
-def write_onnx(folder: Path, net: Spikformer, samples: Tensor, *, opset: int | None = None) -> dict[str, Any]:
-    """Write ``model.onnx``: input ``images``, output ``logits``, the first axis of both is free.
-
-    Args:
-        folder: Existing folder.
-        net: The network on the CPU, in evaluation mode.
-        samples: Real samples, ``[N, C, H, W]`` or ``[N, F, C, H, W]``, on which ONNX Runtime has to agree.
-        opset: Version of the ONNX operators; ``None`` for the oldest that torch can write.
-
-    Returns:
-        See :func:`~spikesearch.export.portable.agreement`.
-
-    Raises:
-        MissingDependencyError: Without the extra ``onnx``.
-        ExportError: If the opset is not available, or ONNX Runtime computes something else.
-    """
-    opset = check_onnx(opset)
+def _write(folder: Path, export: Export) -> dict[str, Any]:
+    opset = export.options.get("opset", OLDEST_OPSET)
     path = folder / MODEL
-    model = _convert(net, samples, opset)
-    path.write_bytes(model.SerializeToString())
-    return agreement(net, _runtime(path, opset), samples, "The ONNX model")
+    path.write_bytes(_convert(export.net, export.samples, opset).SerializeToString())
+    return agreement(export.net, _runtime(path, opset), export.samples, "The ONNX model")
 
 
-def check_onnx(opset: int | None = None) -> int:
-    """Make sure that an opset can be written here, and return it; ``None`` is the oldest that torch can write.
-
-    Raises:
-        MissingDependencyError: Without the extra ``onnx``.
-        ExportError: If the opset is not available.
-    """
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        try:
-            import_module(package)
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"ONNX export needs the package {package} ({error}): pip install 'spikesearch[onnx]'"
-            ) from None
+def _check(net: Spikformer, options: Mapping[str, Any]) -> None:
+    require("ONNX export", ("onnx", "onnxscript", "onnxruntime"), "onnx")
     import onnx
 
-    opset = OLDEST_OPSET if opset is None else opset
-    newest = onnx.defs.onnx_opset_version()
+    opset, newest = options.get("opset", OLDEST_OPSET), onnx.defs.onnx_opset_version()
     if not OLDEST_OPSET <= opset <= newest:
         raise ExportError(
             f"`opset` must be from {OLDEST_OPSET} to {newest} with onnx {onnx.__version__}, but got {opset}."
         )
-    return opset
 
 
 def _convert(net: Spikformer, samples: Tensor, opset: int) -> Any:
@@ -97,7 +72,7 @@ def _convert(net: Spikformer, samples: Tensor, opset: int) -> Any:
     if written != opset:
         raise ExportError(f"torch wrote ONNX opset {written} where {opset} was asked for; ask for {written}.")
     _forget_origin(model)
-    onnx.helper.set_model_props(model, {"spikesearch.space.architecture": json.dumps(net.arch.to_dict())})
+    onnx.helper.set_model_props(model, {"spikesearch.architecture": json.dumps(net.arch.to_dict())})
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -133,3 +108,6 @@ def _forget_origin(model: Any) -> None:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+register(ExportFormat("onnx", (MODEL,), USAGE, _write, _check, options=("opset",)))

@@ -10,7 +10,6 @@ carry membrane currents, has no such form.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -19,7 +18,9 @@ import torch
 from spikingjelly.activation_based.neuron import LIFNode
 from torch import Tensor, nn
 
-from spikesearch.errors import ExportError, MissingDependencyError
+from spikesearch.errors import ExportError
+from spikesearch.export.portable import require
+from spikesearch.export.registry import Export, ExportFormat, register
 from spikesearch.nn import Spikformer
 from spikesearch.nn.functional import AttentionProduct, time_first
 from spikesearch.nn.lif import Currents, NoLIF
@@ -31,26 +32,15 @@ if TYPE_CHECKING:
     import nir
 
 GRAPH = "stem.nir"
+USAGE = f"""from spikingjelly.activation_based.nir_exchange import import_from_nir
+
+stem = import_from_nir("FOLDER/{GRAPH}", step_mode="m")
+maps, _ = stem(images_in_every_time_step)  # [T, N, C, H, W] to [T, N, D, height, width]"""
 TIME_STEP = 1e-4  # seconds; SpikingJelly's default, so that its importer needs no argument
 SAME_VALUES = 0.999
 ROUNDING = 1e-3  # standard deviations that currents may differ by; sums of spikes that differ, differ by 1
 
 _HELD = (nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.MaxPool2d, LIFNode, NoLIF, Currents)
-
-
-def check_nir() -> None:
-    """Make sure that NIR graphs can be written here.
-
-    Raises:
-        MissingDependencyError: Without the extra ``nir``.
-    """
-    for package in ("nir", "nirtorch"):
-        try:
-            import_module(package)
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"NIR export needs the package {package} ({error}): pip install 'spikesearch[nir]'"
-            ) from None
 
 
 def refuse_network(net: Spikformer) -> NoReturn:
@@ -77,36 +67,18 @@ def _not_held(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Mod
             yield prefix + name, child
 
 
-def write_stem(folder: Path, net: Spikformer, samples: Tensor) -> dict[str, Any]:
-    """Write ``stem.nir``, read it back with SpikingJelly and compare it with the stem on real samples.
-
-    The graph takes one time step after the other: a static image is given in every step. Its output is the feature map
-    ``[D, height, width]`` of the step, the tokens of the first block.
-
-    Args:
-        folder: Existing folder.
-        net: The network on the CPU, in evaluation mode.
-        samples: Real samples, ``[N, C, H, W]`` or ``[N, F, C, H, W]``.
-
-    Returns:
-        Plain JSON: number of samples, fraction of equal values, seconds per step.
-
-    Raises:
-        MissingDependencyError: Without the extra ``nir``.
-        ExportError: If the stem has an operation that NIR lacks, or the graph computes something else.
-    """
-    check_stem(net)
+def _write(folder: Path, export: Export) -> dict[str, Any]:
     import nir
 
     path = folder / GRAPH
-    nir.write(path, stem_graph(net))
-    same = _agreement(path, net, samples)
+    nir.write(path, stem_graph(export.net))
+    same = _agreement(path, export.net, export.samples)
     if same < SAME_VALUES:
         raise ExportError(
             f"The NIR graph does not compute what the stem computes: {1 - same:.2%} of the values differ. This is a "
             "defect of an exporter; please report it."
         )
-    return {"samples": len(samples), "same_values": same, "time_step_s": TIME_STEP}
+    return {"samples": len(export.samples), "same_values": same, "time_step_s": TIME_STEP}
 
 
 def check_stem(net: Spikformer) -> None:
@@ -122,11 +94,14 @@ def check_stem(net: Spikformer) -> None:
             f"NIR cannot hold `stem.stages.{last}.pool`: with `residual` 'membrane' it takes the maximum of currents; "
             f"train a network without {last} in `pool_stages`, or use `--to onnx` or `--to torch`."
         )
-    check_nir()
+    require("NIR export", ("nir", "nirtorch"), "nir")
 
 
 def stem_graph(net: Spikformer) -> nir.NIRGraph:
     """Return the stem as a graph.
+
+    It takes one time step after the other: a static image is given in every step. Its output is the feature map
+    ``[D, height, width]`` of the step, the tokens of the first block.
 
     Raises:
         ExportError: If the stem has an operation that NIR lacks.
@@ -237,3 +212,15 @@ def _agreement(path: Path, net: Spikformer, samples: Tensor) -> float:
     got, _ = graph(x_seq.expand(steps, *x_seq.shape[1:]))
     tokens = got.flatten(3).transpose(2, 3)
     return float(((tokens - expected).abs() <= ROUNDING * expected.std()).double().mean())
+
+
+register(
+    ExportFormat(
+        "nir-stem",
+        (GRAPH,),
+        USAGE,
+        _write,
+        lambda net, options: check_stem(net),
+        refused={"nir": refuse_network},
+    )
+)
