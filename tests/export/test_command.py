@@ -148,8 +148,8 @@ def test_images_of_any_shape_are_prepared_by_timm_as_in_the_study(tmp_path: Path
     assert float(distances.min(1).values.max()) < 1e-2
 
 
-def test_images_that_timm_prepares_otherwise_are_refused(trained: Trained, tmp_path: Path) -> None:
-    net, search = trained.scorer.extract(find_trial(trained.study, 0).architecture), trained.data.search
+def test_images_that_timm_prepares_otherwise_are_refused(trained: Session, tmp_path: Path) -> None:
+    net, search = trained.scorer().extract(find_trial(trained.study, 0).architecture), trained.data.search
     assert isinstance(search, StoredSplit)
     facts = read_facts(export_subnet(trained, 0))
     options = {"samples": search.images(range(5)), "facts": facts}
