@@ -60,7 +60,7 @@ def load(config: ImageFolderData) -> Source:
     files = ImageFiles(Path(config.path))
     _, seen = inspect(files, config.background, skip_unreadable=config.skip_unreadable)
     channels, size = _decide(files, seen, config)
-    on_disk = FileStore(files, size, channels, config.background, tuple(each.changes for each in seen))
+    on_disk = FileStore(files, size, channels, config.background, tuple(seen))
     small = len(on_disk) * channels * size**2 <= config.memory_mb * 2**20
     return Source(
         in_memory(on_disk) if small else on_disk,
