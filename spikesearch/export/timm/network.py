@@ -89,7 +89,8 @@ class TimmSpikformer(Spikformer):
     @property
     def _model_args(self) -> dict[str, Any]:
         """What ``timm.create_model`` was given; timm writes it into a folder as JSON (``timm.models.save_for_hf``)."""
-        return self.__dict__.get("_timm_args", {})
+        args: dict[str, Any] = self.__dict__.get("_timm_args", {})
+        return args
 
     @_model_args.setter
     def _model_args(self, args: dict[str, Any]) -> None:
