@@ -64,22 +64,23 @@ def f_aeb(
     return float(fitness) if fitness.ndim == 0 else fitness
 
 
-def dead_below(num_classes: int) -> float:
+def dead_below(num_classes: int, majority_share: float = 0.0) -> float:
     """Return the accuracy below which a subnet counts as dead: it does hardly better than guessing.
 
     Twice the accuracy of guessing. With two or three classes that would be all or most of what can be reached, so there
-    it is a tenth of the way from guessing to perfection.
+    it is a tenth of the way from guessing to perfection. Where classes differ in size, to guess is to answer the most
+    frequent one always, and the smaller of the two counts, if it is more than without that.
 
     Args:
         num_classes: Number of classes, at least 2.
+        majority_share: Share of the most frequent class; 0 where it is not known.
 
     Example:
-        >>> dead_below(10), round(dead_below(2), 2)
-        (0.2, 0.55)
+        >>> dead_below(10), round(dead_below(2), 2), round(dead_below(2, 0.9), 2)
+        (0.2, 0.55, 0.91)
     """
-    if num_classes < 4:
-        return (1 + 0.1 * (num_classes - 1)) / num_classes
-    return 2 / num_classes
+    even = (1 + 0.1 * (num_classes - 1)) / num_classes if num_classes < 4 else 2 / num_classes
+    return max(even, min(2 * majority_share, majority_share + 0.1 * (1 - majority_share)))
 
 
 def recommend(

@@ -54,9 +54,9 @@ class Rival:
 
 def enter(front: Sequence[Rival], new: Rival) -> list[Rival]:
     """Return a front after another trial has finished: with it, and without those that it dominates, or unchanged."""
-    if any(one.dominates(new.accuracy, new.energy_uJ) for one in front):
+    if any(rival.dominates(new.accuracy, new.energy_uJ) for rival in front):
         return list(front)
-    return [*(one for one in front if not new.dominates(one.accuracy, one.energy_uJ)), new]
+    return [*(rival for rival in front if not new.dominates(rival.accuracy, rival.energy_uJ)), new]
 
 
 class Dominated(Exception):  # noqa: N818 - not an error, but how a race ends

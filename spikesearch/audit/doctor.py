@@ -6,11 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from spikesearch.fitness import dead_below
 from spikesearch.nn.units import network_neurons
 from spikesearch.study.results import StudyResult, TrialResult
 from spikesearch.study.session import Session
 
 if TYPE_CHECKING:
+    from spikesearch.data import DataBundle
     from spikesearch.energy.activity import Activity
     from spikesearch.nn import ChannelStats
     from spikesearch.scoring import Observation, Scorer
@@ -33,8 +35,8 @@ class Finding:
     """Something that is probably wrong.
 
     Args:
-        kind: ``dead layer``, ``saturated layer``, ``batch-norm drift``, ``largest below smallest``, ``split overlap``
-            or ``border of the space``.
+        kind: ``dead layer``, ``saturated layer``, ``batch-norm drift``, ``largest below smallest``, ``no better than
+            a guess``, ``split overlap`` or ``border of the space``.
         where: The network, layer, gene or split that it is about.
         found: What was measured.
         advice: What to do.
@@ -62,6 +64,7 @@ def diagnose(session: Session) -> list[Finding]:
         findings += firing_rates(scorer, role, trial.architecture)
         findings += batch_norm_drift(scorer, role, trial.architecture)
     findings += size_order(scorer, space)
+    findings += guesses(session.data, result)
     findings += split_overlap(session)
     findings += borders(space, result)
     return findings
@@ -130,6 +133,21 @@ def size_order(scorer: Scorer, space: SearchSpace) -> Iterator[Finding]:
         "The supernet is not trained well: its scores do not rank architectures. Train longer (train.epochs), with "
         "train.strategy sandwich, or with a lower train.lr; all need another study.",
     )
+
+
+def guesses(data: DataBundle, result: StudyResult) -> Iterator[Finding]:
+    """Find networks that are hardly better than answering the most frequent class always."""
+    least = dead_below(data.num_classes, data.majority_share)
+    for role, trial in _networks(result):
+        if trial.accuracy < least:
+            yield Finding(
+                "no better than a guess",
+                f"the {role} network",
+                f"accuracy {trial.accuracy:.2%} on the search split, where always answering the most frequent class "
+                f"scores {data.majority_share:.2%}",
+                "It has learnt next to nothing. Train longer (train.epochs), or give rare classes more samples; both "
+                "need another study.",
+            )
 
 
 def split_overlap(session: Session) -> Iterator[Finding]:

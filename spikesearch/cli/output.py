@@ -114,10 +114,14 @@ def print_study(result: StudyResult, chosen: Format) -> None:
 
 
 def _study_table(result: StudyResult) -> None:
+    from spikesearch.study.results import majority_sentence
+
     states = ", ".join(f"{count} {state}" for state, count in result.states.items() if count)
     print(f"Study {result.name} in {result.storage}: {states or 'no trials'}")
     if result.hypervolume is not None:
         print(f"Hypervolume (1 - accuracy, energy / reference energy; at most 1): {result.hypervolume:.4f}")
+    if result.majority_share is not None:
+        print(majority_sentence(result.majority_share))
     rows = [_row("", trial) for trial in result.front]
     rows += [_row("recommended", result.recommended)] if result.recommended else []
     rows += [_row("reference", result.reference)] if result.reference else []

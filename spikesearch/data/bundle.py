@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -50,6 +50,13 @@ class Store(Protocol):
 
     def raw(self, positions: np.ndarray) -> torch.Tensor:
         """Return samples [n, *shape] to compute with: uint8 images, or float32 event counts."""
+
+
+class ImageStore(Store, Protocol):
+    """Raw samples that were made of images."""
+
+    def image(self, position: int) -> Image.Image:
+        """Return one image, whole and in its own size."""
 
 
 class Augmenter(Protocol):
@@ -117,6 +124,10 @@ class StoredSplit:
             positions = range(start, min(start + size, len(self)))
             yield positions, self.images(positions), self.labels[start : positions.stop]
 
+    def whole(self, index: int) -> Image.Image:
+        """Return the image that a sample was made of, in its own size; not of event recordings."""
+        return cast("ImageStore", self.store).image(int(self.positions[index]))
+
     def _positions(self, indices: Indices) -> np.ndarray:
         return self.positions[np.asarray(indices, dtype=np.int64)]
 
@@ -141,6 +152,7 @@ class DataBundle:
         class_names: One name per class.
         fingerprint: Hash of content and splits, 16 hexadecimal digits.
         notes: What a reader should know, such as a folder that is not used.
+        rereads: Of these, what spikesearch 0.1.0 read in another way.
         skipped: One message for every unusable file that was left out because that was asked for.
     """
 
@@ -154,7 +166,13 @@ class DataBundle:
     class_names: tuple[str, ...]
     fingerprint: str
     notes: tuple[str, ...] = ()
+    rereads: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+
+    @property
+    def majority_share(self) -> float:
+        """Share of the most frequent class of the search split: what always answering it scores."""
+        return float(torch.bincount(self.search.labels).max()) / len(self.search)
 
     def summary(self) -> str:
         """Return one line: counts, shape, classes, files left out, fingerprint."""
@@ -180,6 +198,7 @@ class Source:
         augment: Makes the augmenter of the training split, once the normalisation is known.
         events: Whether samples are event frames [T, C, H, W].
         notes: See :class:`DataBundle`.
+        rereads: See :class:`DataBundle`.
         skipped: See :class:`DataBundle`.
         files_hash: Returns a hash of the names and sizes of the files behind the samples; ``None`` where the samples
             always fit in memory.
@@ -192,6 +211,7 @@ class Source:
     augment: Callable[[Normalisation], Augmenter] | None = None
     events: bool = False
     notes: tuple[str, ...] = ()
+    rereads: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     files_hash: Callable[[], str] | None = None
 
@@ -235,6 +255,7 @@ def bundle(source: Source, indices: SplitIndices) -> DataBundle:
         class_names=source.class_names,
         fingerprint=_fingerprint(source, indices),
         notes=source.notes,
+        rereads=source.rereads,
         skipped=source.skipped,
     )
 

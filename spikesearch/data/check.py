@@ -15,6 +15,7 @@ from spikesearch.data.kind import KINDS
 from spikesearch.data.load import load_data
 
 RARE_SHARE = 0.1
+LARGE_SHARE = 1.5  # of what it would be if all classes were as frequent
 NAMES_SHOWN = 10
 
 
@@ -51,7 +52,7 @@ def check_data(
     data = load_data(config, seed=seed, base_dir=base_dir, download=download)
     splits = {"train": data.train, "search": data.search, "test": data.test}
     digests, smallest, largest = _read_everything(splits)
-    warnings = _overlaps(digests) + _rare_classes(data)
+    warnings = _overlaps(digests) + _rare_classes(data) + _majority(data)
     if asked_to_skip is False and data.skipped:
         unusable = count_unusable(data.skipped)
         warnings.insert(0, f"{unusable}: a study stops at the first unless `data.skip_unreadable` is true.")
@@ -116,6 +117,17 @@ def _rare_classes(data: DataBundle) -> list[str]:
         return []
     shown = ", ".join(rare[:NAMES_SHOWN])
     return [f"Rare classes (fewer than {RARE_SHARE:.0%} of the most frequent one): {shown}. Accuracy hardly sees them."]
+
+
+def _majority(data: DataBundle) -> list[str]:
+    if data.majority_share < LARGE_SHARE / data.num_classes:
+        return []
+    counts = _counts(data.search.labels, data.num_classes)
+    name = data.class_names[counts.index(max(counts))]
+    return [
+        f"Always answering {name!r}, the most frequent class, would score {data.majority_share:.1%} on the search "
+        "split."
+    ]
 
 
 def _counts(labels: torch.Tensor, num_classes: int) -> list[int]:

@@ -18,12 +18,13 @@ from spikesearch.config import expand_path
 from spikesearch.config.data import EventSection
 from spikesearch.data.augment import EventAugmenter
 from spikesearch.data.bundle import ArrayStore, Source, Store
-from spikesearch.data.frames import Windows, check_event_file, integrate, read_events
-from spikesearch.data.image_files import is_part
+from spikesearch.data.class_folders import list_files, listed, notes_on, place
+from spikesearch.data.frames import DOUBTS, Events, Unit, Windows, check_event_file, doubts, integrate, read_events
 from spikesearch.errors import ConfigError, DataError, DataNotFoundError, StorageError
 from spikesearch.io import atomic_write_json
 
-Files = list[tuple[Path, str, bool]]
+ENDINGS = (".npz",)
+Recordings = list[tuple[Path, str, bool]]
 """File, class name, and whether it is for testing."""
 
 LARGEST_SENSOR = 4096  # pixels each way; a coordinate beyond is an error of the recording
@@ -41,12 +42,14 @@ class RecordingStore:
         windows: How they are cut.
         sensor: Height and width.
         downsample: See :func:`spikesearch.data.frames.integrate`.
+        unit: Of their times.
     """
 
     files: tuple[Path, ...]
     windows: Windows
     sensor: tuple[int, int]
     downsample: int
+    unit: Unit = "us"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -60,7 +63,9 @@ class RecordingStore:
     def frames(self, position: int) -> np.ndarray:
         """Return uint16 [T, 2, S, S]."""
         path = self.files[position]
-        return integrate(read_events(path), self.windows, self.sensor, downsample=self.downsample, name=str(path))
+        return integrate(
+            read_events(path, self.unit), self.windows, self.sensor, downsample=self.downsample, name=str(path)
+        )
 
     def stored(self, positions: np.ndarray) -> np.ndarray:
         """See :meth:`spikesearch.data.bundle.Store.stored`."""
@@ -72,66 +77,81 @@ class RecordingStore:
 
     def files_hash(self) -> str:
         """Return a hash of the files' names and sizes and of how they are cut."""
-        digest = hashlib.sha256(repr((self.windows, self.sensor, self.downsample)).encode())
+        unit = () if self.unit == "us" else (self.unit,)
+        digest = hashlib.sha256(repr((self.windows, self.sensor, self.downsample, *unit)).encode())
         for path in self.files:
             digest.update(f"{path.parent.name}/{path.name}:{path.stat().st_size}\n".encode())
         return digest.hexdigest()
 
 
-def find_recordings(path: Path) -> Files:
+def find_recordings(path: Path) -> tuple[Recordings, list[str], list[str]]:
     """List the recordings of a folder, class by class.
 
+    Returns:
+        The recordings, notes, and which of these are of what spikesearch 0.1.0 did not read.
+
     Raises:
-        DataError: If there are none, or the classes of the training and test parts differ.
+        DataError: If there are none, their classes cannot be told, or those of the parts differ.
     """
     if not path.is_dir():
         raise DataNotFoundError(f"`data.path` must be a folder of event recordings, but {path} is none.")
     root = path / "events_np" if (path / "events_np").is_dir() else path
-    parts = [(root, False)]
-    if is_part(root / "train"):
-        parts = [(root / "train", False)]
-        parts += [(root / "test", True)] if (root / "test").is_dir() else []
-    files: Files = []
-    for folder, test in parts:
-        for class_folder in sorted((entry for entry in folder.iterdir() if entry.is_dir()), key=_natural):
-            files += [(file, class_folder.name, test) for file in sorted(class_folder.glob("*.npz"))]
-    if not files:
+    files = list_files(root, ENDINGS)
+    if not files.usable:
         raise DataError(f"{path} holds no .npz recordings in class folders (path/<class>/*.npz).")
-    check_same_classes(path, files)
-    return files
+    placing = place(files.usable, root, "recordings", files.empty)
+    notes = [*notes_on(files, placing.homes, root, "recordings", ENDINGS), *placing.notes]
+    if root != path:
+        beside = [path / name for name in sorted(list_files(path, ENDINGS).usable) if not name.startswith("events_np/")]
+        notes += [f"{listed(beside, 'recordings')} not used: only events_np is."] if beside else []
+    placed = sorted(placing.files, key=lambda file: (file.test, _natural(file.label), root / file.path))
+    return [(root / file.path, file.label, file.test) for file in placed], notes, placing.nested
 
 
-def class_names(files: Files) -> tuple[str, ...]:
+def class_names(files: Recordings) -> tuple[str, ...]:
     """Return the classes of some recordings, numbers in their order first."""
     return tuple(sorted({name for _, name, _ in files}, key=_natural))
 
 
-def infer_sensor(files: Files, *, skip_unreadable: bool) -> tuple[int, int]:
-    """Return height and width from the largest coordinates of all recordings, which are made square.
+def survey(files: Recordings, unit: Unit, *, skip_unreadable: bool) -> tuple[int, list[str]]:
+    """Read every recording once.
 
     Args:
         files: The recordings.
+        unit: Of their times.
         skip_unreadable: Do not count recordings that cannot be used.
+
+    Returns:
+        The side of the smallest square sensor that holds all events, and what is doubtful about times.
 
     Raises:
         DataError: If a recording cannot be read or has a coordinate beyond any sensor, and must be counted; or if none
             is left. The message names the file.
     """
-    side, problem = 0, ""
+    side, problems = 0, []
+    doubtful: dict[str, list[Path]] = {}
     for path, _, _ in files:
         try:
-            side = max(side, _needed_side(path))
+            events = read_events(path, unit)
+            side = max(side, _needed_side(events, path))
         except DataError as error:
-            if not skip_unreadable:
-                raise
-            problem = problem or str(error)
+            problems.append(str(error))
+            continue
+        for doubt in doubts(events):
+            doubtful.setdefault(doubt, []).append(path)
+    if problems and not skip_unreadable:
+        others = f" {len(problems) - 1} more cannot be used, either; `spikesearch data check` names them."
+        raise DataError(problems[0] + (others if len(problems) > 1 else ""))
     if not side:
-        raise DataError(f"No recording can be used: {problem}")
-    return side, side
+        raise DataError(f"No recording can be used: {problems[0]}")
+    notes = []
+    for doubt, sentence in DOUBTS.items():
+        if paths := doubtful.get(doubt):
+            notes.append(sentence.format(listed(paths, "recordings")))
+    return side, notes
 
 
-def _needed_side(path: Path) -> int:
-    events = read_events(path)
+def _needed_side(events: Events, path: Path) -> int:
     largest = int(max(events.x.max(), events.y.max()))
     if largest >= LARGEST_SENSOR:
         raise DataError(
@@ -141,24 +161,22 @@ def _needed_side(path: Path) -> int:
     return max(1, largest + 1)  # a negative one is named, with its place, when the recording is cut
 
 
-def event_source(files: Files, config: EventSection, sensor: tuple[int, int] | None) -> Source:
+def event_source(files: Recordings, config: EventSection, sensor: tuple[int, int], unit: Unit = "us") -> Source:
     """Return the frames of some recordings.
 
     Args:
         files: The recordings.
         config: How they are cut, and where frames are kept.
-        sensor: Height and width in pixels; ``None`` infers them.
+        sensor: Height and width in pixels.
+        unit: Of their times.
 
     Raises:
-        DataError: If a recording cannot be used and none may be left out, or there is a single class.
+        DataError: If a recording cannot be used and none may be left out.
     """
-    sensor = sensor or infer_sensor(files, skip_unreadable=config.skip_unreadable)
     windows = Windows(config.frames, config.split_by, None if config.frame_ms is None else config.frame_ms * 1000)
     names = class_names(files)
-    if len(names) < 2:
-        raise DataError(f"{config.path} has the single class {names[0]!r}, but at least two class folders are needed.")
     skipped: tuple[str, ...] = ()
-    recordings = RecordingStore(tuple(path for path, _, _ in files), windows, sensor, config.downsample)
+    recordings = RecordingStore(tuple(path for path, _, _ in files), windows, sensor, config.downsample, unit)
     if config.skip_unreadable:
         broken = {i: problem for i in range(len(files)) if (problem := _problem(recordings, i))}
         if broken:
@@ -166,7 +184,7 @@ def event_source(files: Files, config: EventSection, sensor: tuple[int, int] | N
             if not files:
                 raise DataError(f"{config.path} holds no recording that can be used: {broken[0]}")
             skipped = tuple(broken.values())
-            recordings = RecordingStore(tuple(path for path, _, _ in files), windows, sensor, config.downsample)
+            recordings = RecordingStore(tuple(path for path, _, _ in files), windows, sensor, config.downsample, unit)
     labels = np.array([names.index(name) for _, name, _ in files], dtype=np.int64)
     test = np.array([is_test for _, _, is_test in files])
     settings = config.augment
@@ -263,22 +281,6 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     except (OSError, ValueError):
         return None
     return frames if frames.shape == shape and frames.dtype == np.uint16 else None
-
-
-def check_same_classes(path: Path, files: Files) -> None:
-    """Refuse test recordings of other classes than the training recordings.
-
-    Raises:
-        DataError: Naming the classes of ``path`` that are in one part only.
-    """
-    train = {name for _, name, test in files if not test}
-    test = {name for _, name, is_test in files if is_test}
-    if test and train != test:
-        raise DataError(
-            f"The classes of the training and test recordings in {path} differ: only in training "
-            f"{sorted(train - test) or 'none'}, only in test {sorted(test - train) or 'none'}. "
-            "Make the class folders the same."
-        )
 
 
 def _natural(name: Path | str) -> tuple[int, int, str]:

@@ -19,6 +19,18 @@ import numpy as np
 from spikesearch.errors import DataError
 
 KEYS = ("t", "x", "y", "p")
+Unit = Literal["us", "ms", "s", "ns"]
+_NAMES: dict[Unit, str] = {"us": "microseconds", "ns": "nanoseconds"}
+_MICROSECONDS: dict[Unit, float] = {"us": 1, "ms": 1e3, "s": 1e6, "ns": 1e-3}
+
+SHORT, LONG, JUMP, THOUSANDS = "short", "long", "jump", "thousands"
+DOUBTS = {
+    SHORT: "{} shorter than 1 ms: are the times in `data.time_unit`?",
+    LONG: "{} longer than 1 h: are the times in `data.time_unit`?",
+    JUMP: "{} interrupted by a pause of more than half the length: is there a jump in the times?",
+    THOUSANDS: "{} timed in whole thousands of microseconds: are the times nanoseconds (`data.time_unit`)?",
+}
+"""What is said of times that are possible, but unlikely."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +89,22 @@ def check_event_file(path: Path) -> None:
         pass
 
 
-def read_events(path: Path) -> Events:
-    """Read and check an ``.npz`` file of events.
+def span(path: Path) -> tuple[float, bool]:
+    """Return the length of a recording in its own unit and whether its times are whole; (0, True) if unreadable."""
+    try:
+        with _open(path) as file:
+            t = file["t"]
+        return float(t.max() - t.min()), bool((t == np.floor(t)).all())
+    except (DataError, TypeError, ValueError):
+        return 0.0, True
+
+
+def read_events(path: Path, unit: Unit = "us") -> Events:
+    """Read and check an ``.npz`` file of events; whatever their order in the file, they are sorted by time.
+
+    Args:
+        path: The file.
+        unit: Of its times. Microseconds and nanoseconds must be whole numbers.
 
     Raises:
         DataError: If it cannot be read, lacks an array, or holds impossible values; the message names the file.
@@ -96,11 +122,74 @@ def read_events(path: Path) -> Events:
     polarity = arrays["p"]
     if not np.isin(polarity, (-1, 0, 1)).all():
         raise DataError(f"{path}: `p` must hold 0 and 1 (or -1 and 1), but got {polarity.min()} to {polarity.max()}.")
-    t = arrays["t"].astype(np.int64)
-    order = slice(None) if (np.diff(t) >= 0).all() else np.argsort(t, kind="stable")
-    return Events(
-        t[order], arrays["x"].astype(np.int64)[order], arrays["y"].astype(np.int64)[order], (polarity > 0)[order]
+    t = _whole(arrays["t"], unit, path)
+    order: slice | np.ndarray = slice(None)
+    if not (np.diff(t) >= 0).all():
+        _refuse_falls(t, polarity, path)
+        order = np.argsort(t, kind="stable")
+    x, y = (arrays[key].astype(np.int64)[order] for key in ("x", "y"))
+    return Events(_microseconds(t[order], unit), x, y, (polarity > 0)[order])
+
+
+def _whole(t: np.ndarray, unit: Unit, path: Path) -> np.ndarray:
+    """Return times as int64 where they are whole, else, for units that have fractions, as float64."""
+    if t.dtype.kind != "f":
+        return (t - t.min() if t.dtype == np.uint64 else t).astype(np.int64)
+    fractions = t[t != np.floor(t)]
+    if len(fractions) and unit in ("us", "ns"):
+        raise DataError(
+            f"{path}: `t` must hold whole {_NAMES[unit]}, but got {float(fractions[0])!r}. Set `data.time_unit` to s "
+            "or ms where times are seconds or milliseconds."
+        )
+    length, step = float(t.max()) - float(t.min()), float(np.spacing(np.abs(t).max()))
+    if step * _MICROSECONDS[unit] > 1 and 1000 * step > length:
+        raise DataError(f"{path}: `t` holds {t.dtype} numbers, which are too coarse for their size. Write them anew.")
+    return t.astype(np.float64 if len(fractions) else np.int64)
+
+
+def _microseconds(t: np.ndarray, unit: Unit) -> np.ndarray:
+    """Return sorted times in microseconds; of other units, since the first event."""
+    if unit == "us":
+        return t
+    since = t - t[0]
+    whole: np.ndarray = since // 1000 if unit == "ns" else np.rint(since * _MICROSECONDS[unit]).astype(np.int64)
+    return whole
+
+
+def _refuse_falls(t: np.ndarray, p: np.ndarray, path: Path) -> None:
+    """Refuse times that are in order but for falls to an earlier start, which sorting would mix up.
+
+    A counter that wraps leaves them, and so does a second recording in the file. Other disorder is sorted: jitter, one
+    polarity after the other, no order at all.
+    """
+    steps, span = np.diff(t), t.max() - t.min()
+    falls = np.flatnonzero(steps < -span / 2)
+    disorder = (steps < -span / 100) & (steps >= -span / 2)
+    if not len(falls) or disorder.any() or len(falls) > max(1, len(t) // 50):
+        return
+    i = int(falls[0])
+    if len(falls) == 1 and len(np.unique(p[: i + 1])) == len(np.unique(p[i + 1 :])) == 1 and p[i] != p[i + 1]:
+        return
+    raise DataError(
+        f"{path}: `t` falls from {t[i]} to {t[i + 1]} behind event {i}, as where a counter wraps or another recording "
+        "begins. Make the times go on from there, or write two files."
     )
+
+
+def doubts(events: Events) -> set[str]:
+    """Return which of :data:`DOUBTS` there are about the times of a recording."""
+    pauses, length = np.diff(events.t), int(events.t[-1] - events.t[0])
+    many = len(pauses) >= 10
+    return {
+        name
+        for name, doubtful in (
+            (SHORT, length < 1000),
+            (LONG, length > 3_600_000_000),
+            (JUMP, many and length >= 1000 and pauses.max() > length / 2),
+            (THOUSANDS, many and length >= 1000 and not (pauses % 1000).any()),
+        )
+        if doubtful
+    }
 
 
 def window_edges(events: Events, windows: Windows, name: str) -> np.ndarray:

@@ -1,74 +1,87 @@
-"""Which images lie in a folder or in tar files, read through timm's readers, and of which class they are."""
+"""Which images lie in a folder or in tar files, of which class they are, and how one is opened."""
 
 from __future__ import annotations
 
+import io
 import os
 import tarfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import IO, TypeVar
 
 import numpy as np
 from PIL import Image
 
+from spikesearch.data.class_folders import Files, Placed, Placing, list_files, natural, notes_on, place
 from spikesearch.errors import DataError
 
-TEST_NAMES = ("test", "val", "validation", "valid")
-GREY_MODES = ("1", "L", "LA")
-COLOR_MODES = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr", "HSV", "LAB", "RGBX")
-_LEAVE_OUT = (
+ENDINGS = (".png", ".jpg", ".jpeg")
+LEAVE_OUT = (
     "Before a study is made, you may also remove it, or set `data.skip_unreadable: true` to leave such images out."
 )
 LARGE_FILE = 20_000  # bytes; decoding smaller ones is mostly Python, which threads only slow down
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class ImageFile:
-    """One image of a reader: what to open, what to call it, and whether the data set says that it is for testing."""
+    """One image and its place.
 
-    reader: Any
-    index: int
+    Args:
+        file: The image, or the tar file that holds it.
+        members: The way to it in a tar file: its entry there, or a tar file's entry and its entry in that.
+        name: What to call it.
+        key: Its name in its part of the data set.
+        test: Whether the data set says that it is for testing.
+    """
+
+    file: Path
+    members: tuple[tarfile.TarInfo, ...]
     name: str
+    key: str
     test: bool
+
+    def size(self) -> int:
+        """Return its size in bytes; 0 if it cannot be told, as of a link that leads nowhere."""
+        if self.members:
+            return self.members[-1].size
+        try:
+            return self.file.stat().st_size
+        except OSError:
+            return 0
 
 
 class ImageFiles:
     """All images below a folder or in tar files, with their classes.
 
     Args:
-        path: See :class:`spikesearch.config.data.ImageFolderData`.
+        path: See :class:`spikesearch.data.kinds.image_folder.ImageFolderData`.
 
     Raises:
-        DataError: If no image is found, or the classes of the training and test parts differ.
+        DataError: If no image is there, their classes cannot be told, or those of the parts differ.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.notes: list[str] = []
         self.skipped: list[str] = []
-        self.files: list[ImageFile] = []
-        labels: list[int] = []
-        names: dict[bool, list[str]] = {}
-        for part, test in self._parts(path):
-            reader, classes = _open_reader(part)
-            names[test] = classes
-            if not hasattr(reader, "targets"):  # not of tar files
-                self.notes += _doubts(part)
-            for i in range(len(reader)):
-                name = reader.filename(i)
-                in_test = test or (part.suffix == ".tar" and _is_test_member(name))
-                shown = str(part / name) if part.is_dir() else f"{part}:{name}"
-                self.files.append(ImageFile(reader, i, shown, in_test))
-            labels += _targets(reader)
-        _check_same_classes(path, names)
-        self.labels = np.asarray(labels, dtype=np.int64)
-        self.class_names = tuple(names[False])
-        sizes = [file_size(file) for file in self.files[:: max(1, len(self.files) // 100)]]
-        self.workers = min(8, os.cpu_count() or 1) if sum(sizes) > LARGE_FILE * len(sizes) else 1
+        self._tars: dict[tuple[Path, str], tarfile.TarFile] = {}
         self._lock = Lock()  # a tar file has one position
+        places, files, placing = _find(path)
+        self.notes = [*notes_on(files, placing.homes, path, "images", ENDINGS), *placing.notes]
+        self.rereads = placing.nested
+        listed = [(_file(path, places.get(placed.path), placed), placed.label) for placed in placing.files]
+        # as timm's readers order them: part by part, and in tar files by the name in the file
+        listed.sort(key=lambda item: (item[0].test and not path.is_file(), natural(item[0].key)))
+        self.files = [file for file, _ in listed]
+        self.class_names = tuple(sorted({label for _, label in listed}, key=natural))
+        numbers = {name: number for number, name in enumerate(self.class_names)}
+        self.labels = np.array([numbers[label] for _, label in listed], dtype=np.int64)
+        sizes = [file.size() for file in self.files[:: max(1, len(self.files) // 100)]]
+        self.workers = min(8, os.cpu_count() or 1) if sum(sizes) > LARGE_FILE * len(sizes) else 1
 
     @property
     def defined_test(self) -> np.ndarray | None:
@@ -76,30 +89,22 @@ class ImageFiles:
         test = np.array([file.test for file in self.files])
         return test if test.any() else None
 
-    def open(self, position: int, *, decode: bool = True) -> Image.Image:
-        """Return an image, or only its header's facts.
+    def read(self, position: int, look: Callable[[Image.Image, str], T]) -> T:
+        """Open an image and return what a function of it and its name makes of it.
 
         Raises:
-            DataError: If it cannot be read or has more than 8 bits per value; the message names the file.
+            DataError: If it cannot be read or used; the message names the file.
         """
         file = self.files[position]
         try:
-            with self._lock if file.reader.__class__.__name__ == "ReaderImageInTar" else _NO_LOCK:
-                stream, _ = file.reader[file.index]
-                with stream, Image.open(stream) as image:
-                    if decode:
-                        image.load()
-        except (OSError, ValueError, SyntaxError, tarfile.TarError, Image.DecompressionBombError) as error:
-            raise DataError(f"{file.name} cannot be read as an image ({error}). Repair it. {_LEAVE_OUT}") from None
-        if image.mode not in GREY_MODES + COLOR_MODES:
-            # Pillow would clip their values at 255
-            raise DataError(
-                f"{file.name} has pixels of mode {image.mode!r}, but 8-bit grey or colour images are expected. Convert "
-                f"it. {_LEAVE_OUT}"
-            )
-        return image
+            with self._open(file) as stream, Image.open(stream) as image:
+                return look(image, file.name)
+        except DataError as error:
+            raise DataError(f"{error} {LEAVE_OUT}") from None
+        except Exception as error:  # what the many decoders of Pillow raise for a damaged file is anybody's guess
+            raise DataError(f"{file.name} cannot be read as an image ({error}). Repair it. {LEAVE_OUT}") from None
 
-    def map(self, function: Callable[[int], Any], positions: Sequence[int]) -> list[Any]:
+    def map(self, function: Callable[[int], T], positions: Sequence[int]) -> list[T]:
         """Apply a function to positions, in several threads where decoding is what takes the time; order is kept."""
         if len(positions) < 2 or self.workers == 1:
             return [function(position) for position in positions]
@@ -113,132 +118,82 @@ class ImageFiles:
         self.files = [self.files[i] for i in kept]
         self.labels = self.labels[kept]
 
-    def _parts(self, path: Path) -> list[tuple[Path, bool]]:
-        if path.is_file():
-            return [(path, False)]
-        for train in (path / "train", path / "train.tar"):
-            if is_part(train):
-                tests = [path / f"{name}{train.suffix}" for name in TEST_NAMES]
-                tests = [test for test in tests if test.exists()]
-                self.notes += [f"{unused} is not used: {tests[0].name} is the test split." for unused in tests[1:]]
-                return [(train, False), *((test, True) for test in tests[:1])]
-        return [(path, False)]
-
-
-def is_part(path: Path) -> bool:
-    """Whether this is a part of a data set, with classes in it, and not a class that happens to be called so."""
-    return path.is_file() or (
-        path.is_dir() and any(entry.is_dir() or entry.suffix == ".tar" for entry in path.iterdir())
-    )
+    def _open(self, file: ImageFile) -> IO[bytes]:
+        if not file.members:
+            return file.file.open("rb")
+        with self._lock:
+            *outer, member = file.members
+            key = (file.file, "")
+            if key not in self._tars:
+                self._tars[key] = tarfile.open(file.file, "r:")  # noqa: SIM115 - kept open for the next image
+            for inner in outer:
+                key = (file.file, inner.name)
+                if key not in self._tars:
+                    whole = self._tars[file.file, ""]
+                    self._tars[key] = tarfile.open(fileobj=whole.extractfile(inner), mode="r:")  # noqa: SIM115
+            stream = self._tars[key].extractfile(member)
+            assert stream is not None  # only files are listed
+            return io.BytesIO(stream.read())
 
 
 def holds_images(path: Path) -> bool:
     """Whether this is a folder with images or tar files somewhere in it, or an archive."""
-    from timm.data.readers.img_extensions import get_img_extensions
-
     if path.is_file():
         return path.suffix in (".zip", ".tgz") or ".tar" in path.suffixes
-    endings = (*get_img_extensions(), ".tar")
-    return any(name.lower().endswith(endings) for _, _, names in os.walk(path, followlinks=True) for name in names)
+    return bool(list_files(path, (*ENDINGS, ".tar")).usable)
 
 
-class _NoLock:
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
+Members = dict[str, tuple[Path, tuple[tarfile.TarInfo, ...]]]
+"""Images in tar files, by their place in the data set: the tar file and the way to the image in it."""
 
 
-_NO_LOCK = _NoLock()
-
-
-def _open_reader(path: Path) -> tuple[Any, list[str]]:
-    from timm.data.readers.reader_image_folder import ReaderImageFolder
-    from timm.data.readers.reader_image_in_tar import ReaderImageInTar
-
+def _find(path: Path) -> tuple[Members, Files, Placing]:
     if path.is_file() and path.suffix != ".tar":
         raise DataError(f"{path} must be a folder or an uncompressed .tar file. Unpack it and give the folder.")
-    tars = path.is_file() or (any(path.glob("*.tar")) and not any(entry.is_dir() for entry in path.iterdir()))
-    try:
-        if tars:
-            # no tarinfo cache: it would be a pickle written into the user's folder
-            reader: Any = ReaderImageInTar(str(path), cache_tarinfo=False)
-            classes = reader.class_name_to_idx
-        else:
-            reader = ReaderImageFolder(str(path))
-            classes = reader.class_to_idx
-    except (RuntimeError, AssertionError, ValueError, OSError, tarfile.TarError) as error:
+    files = Files(others=[""]) if path.is_file() else list_files(path, ENDINGS)
+    members: Members = {}
+    tars = [name for name in files.others if _is_read(path, name)]
+    files.others = [name for name in files.others if name not in tars]
+    for name in tars:
+        file, prefix = path / name, f"{name.removesuffix('.tar')}/" if name else ""
+        try:
+            with tarfile.open(file, "r:") as tar:
+                members |= {place: (file, way) for place, way in _in_tar(tar, prefix, files)}
+        except (OSError, tarfile.TarError) as error:
+            raise DataError(
+                f"{file} holds no images that can be used ({error}). Put them in one sub-folder per class."
+            ) from None
+    if not files.usable:
         raise DataError(
-            f"{path} holds no images that can be used ({str(error).splitlines()[0]}). Put them in one "
-            "sub-folder per class."
-        ) from None
-    names = sorted(classes, key=classes.__getitem__)
-    if "" in names:
-        raise DataError(f"{path} holds images outside of class folders. Put every image in its class's sub-folder.")
-    hidden = next((name for name in names if name.startswith(".")), None)
-    if hidden is not None:
-        raise DataError(
-            f"{path} has images in the hidden folder {hidden!r}, which would be a class. Remove that folder."
+            f"{path} holds no images that can be used (none ends in {', '.join(ENDINGS)}). Put them in one sub-folder "
+            "per class."
         )
-    if len(names) < 2:
-        raise DataError(f"{path} has the single class {names[0]!r}, but at least two class folders are needed.")
-    return reader, names
+    return members, files, place(files.usable, path, "images", files.empty)
 
 
-def _doubts(part: Path) -> list[str]:
-    """Return what the owner of a folder may not expect: what is of no class, and a class of several folders."""
-    from timm.data.readers.img_extensions import get_img_extensions
-
-    endings = get_img_extensions()
-    others: list[Path] = []
-    homes: dict[str, list[Path]] = {}
-    for folder, _, names in os.walk(part, followlinks=True):
-        home = Path(folder)
-        unused = [name for name in names if not name.lower().endswith(endings)]
-        others += [home / name for name in unused if not name.startswith(".")]
-        if len(unused) < len(names):
-            homes.setdefault(home.name, []).append(home)
-    notes = []
-    if others:
-        which = f"{min(others)} is" if len(others) == 1 else f"{len(others)} files, such as {min(others)}, are"
-        notes.append(f"{which} not used: images end in {', '.join(endings)}.")
-    full = {home.relative_to(part).parts[0] for folders in homes.values() for home in folders if home != part}
-    empty = sorted(entry.name for entry in part.iterdir() if entry.is_dir() and entry.name not in full)
-    if empty:
-        notes.append(f"No class without images: {', '.join(empty)} in {part} holds none.")
-    for name, folders in sorted(homes.items()):
-        if len(folders) > 1:
-            notes.append(f"{' and '.join(map(str, sorted(folders)))} are one class, {name!r}.")
-    return notes
+def _is_read(root: Path, name: str) -> bool:
+    """Whether a tar file lies where classes and parts do, without folders beside it."""
+    file = root / name
+    in_place = not name or (name.count("/") < 2 and not any(entry.is_dir() for entry in file.parent.iterdir()))
+    return file.suffix == ".tar" and in_place
 
 
-def _targets(reader: Any) -> list[int]:
-    return [int(k) for k in reader.targets] if hasattr(reader, "targets") else [int(k) for _, k in reader.samples]
+def _in_tar(
+    tar: tarfile.TarFile, prefix: str, files: Files, outer: tuple[tarfile.TarInfo, ...] = ()
+) -> Iterator[tuple[str, tuple[tarfile.TarInfo, ...]]]:
+    """Yield the images in a tar file, and in tar files in it; whatever is in it is added to ``files``."""
+    for member in tar:
+        place = prefix + member.name.removeprefix("./")
+        if member.isfile() and place.endswith(".tar") and not outer:
+            with tarfile.open(fileobj=tar.extractfile(member), mode="r:") as inner:
+                yield from _in_tar(inner, f"{prefix}{Path(member.name).stem}/", files, (member,))
+        elif not member.isdir() and files.add(place, ENDINGS if member.isfile() else ()):
+            yield place, (*outer, member)
 
 
-def _is_test_member(name: str) -> bool:
-    return any(part in TEST_NAMES for part in name.split("/")[:-2])
-
-
-def _check_same_classes(path: Path, names: dict[bool, list[str]]) -> None:
-    if len(names) < 2 or names[False] == names[True]:
-        return
-    only_train = sorted(set(names[False]) - set(names[True]))
-    only_test = sorted(set(names[True]) - set(names[False]))
-    raise DataError(
-        f"The classes of the training and test images in {path} differ: only in training {only_train or 'none'}, only "
-        f"in test {only_test or 'none'}. Make the class folders the same."
-    )
-
-
-def file_size(file: ImageFile) -> int:
-    """Return the size of an image's file in bytes.
-
-    Raises:
-        DataError: If there is no such file, as with a link that leads nowhere.
-    """
-    if hasattr(file.reader, "targets"):
-        return int(file.reader.samples[file.index][0].size)
-    try:
-        return Path(file.reader.samples[file.index][0]).stat().st_size
-    except OSError as error:
-        raise DataError(f"{file.name} cannot be read ({error.strerror}). Remove it, or repair it.") from None
+def _file(root: Path, member: tuple[Path, tuple[tarfile.TarInfo, ...]] | None, placed: Placed) -> ImageFile:
+    if member is None:
+        return ImageFile(root / placed.path, (), str(root / placed.path), placed.inner, placed.test)
+    file, way = member
+    name = way[-1].name
+    return ImageFile(file, way, f"{file}:{name}", name, placed.test)

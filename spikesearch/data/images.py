@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from spikesearch.data.appearance import GROUNDS, PIXELS, SENTENCES, Appearance, Ground, appearance, as_seen, check_mode
 from spikesearch.data.bundle import ArrayStore
-from spikesearch.data.image_files import GREY_MODES, ImageFiles, file_size
+from spikesearch.data.class_folders import listed
+from spikesearch.data.image_files import LEAVE_OUT, ImageFiles
 from spikesearch.errors import DataError
 
 
@@ -22,11 +24,15 @@ class FileStore:
         files: Where they are.
         size: Height and width after resizing the shorter side and cutting the centre.
         channels: 1 or 3.
+        ground: What transparent pixels are laid on.
+        changes: What is done to every image beside decoding; without any, nothing is done.
     """
 
     files: ImageFiles
     size: int
     channels: int
+    ground: Ground = "white"
+    changes: tuple[frozenset[str], ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -37,8 +43,13 @@ class FileStore:
         return len(self.files.files)
 
     def image(self, position: int) -> Image.Image:
-        """Return the whole image in the right mode, in its own size."""
-        return self.files.open(position).convert("L" if self.channels == 1 else "RGB")
+        """Return the whole image as it is seen, in the right mode and in its own size."""
+
+        def decode(image: Image.Image, name: str) -> Image.Image:
+            check_mode(image, name)
+            return as_seen(image, self.ground).convert("L" if self.channels == 1 else "RGB")
+
+        return self.files.read(position, decode)
 
     def stored(self, positions: np.ndarray) -> np.ndarray:
         """See :meth:`spikesearch.data.bundle.Store.stored`."""
@@ -49,11 +60,13 @@ class FileStore:
         return torch.from_numpy(self.stored(positions))
 
     def files_hash(self) -> str:
-        """Return a hash of the files' names and sizes."""
+        """Return a hash of the files' names and sizes, and of what is done to their pixels."""
         digest = hashlib.sha256()
-        for file in self.files.files:
-            name = file.reader.filename(file.index)
-            digest.update(f"{file.test}/{name}:{file_size(file)}\n".encode())
+        for position, file in enumerate(self.files.files):
+            digest.update(f"{file.test}/{file.key}:{file.size()}\n".encode())
+            changes = sorted({*PIXELS} & self.changes[position]) if self.changes else []
+            if changes:
+                digest.update(f"{changes} on {self.ground}\n".encode())
         return digest.hexdigest()
 
 
@@ -77,48 +90,70 @@ def to_array(image: Image.Image) -> np.ndarray:
     return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
 
 
-@dataclass(frozen=True)
-class Headers:
-    """What the headers of images say.
-
-    Args:
-        sizes: Width and height of every image.
-        grey: Whether an image is grey, for every image.
-    """
-
-    sizes: list[tuple[int, int]]
-    grey: list[bool]
-
-
-def inspect(files: ImageFiles, *, skip_unreadable: bool) -> Headers:
+def inspect(files: ImageFiles, ground: Ground | None, *, skip_unreadable: bool) -> tuple[Ground, list[Appearance]]:
     """Look at every image, so that one that cannot be used is known before anything is trained.
+
+    What is done to images beside decoding joins the notes of ``files``.
 
     Args:
         files: The images.
-        skip_unreadable: Decode every image and leave out those that cannot be used; otherwise only headers are read.
+        ground: What transparent pixels are laid on; ``None`` chooses what shows the most images.
+        skip_unreadable: Decode every image and leave out those that cannot be used; otherwise little more than headers
+            is read.
+
+    Returns:
+        The ground, and what every image that is left looks like.
 
     Raises:
         DataError: If an image cannot be used and none may be left out, or if none is left.
     """
 
-    def look(position: int) -> tuple[tuple[int, int], bool] | DataError:
-        try:
-            image = files.open(position, decode=skip_unreadable)
-        except DataError as error:
-            if skip_unreadable:
-                return error
-            raise
-        return image.size, image.mode in GREY_MODES
+    def look(image: Image.Image, name: str) -> Appearance:
+        seen = appearance(image, name)
+        if skip_unreadable:
+            image.load()
+        return seen
 
-    looks = files.map(look, range(len(files.files)))
-    broken = {i: str(seen) for i, seen in enumerate(looks) if isinstance(seen, DataError)}
-    if broken:
-        files.skipped += broken.values()
-        looks = [seen for seen in looks if not isinstance(seen, DataError)]
-        files.without(broken)
-    if not looks:
+    def attempt(position: int) -> Appearance | DataError:
+        try:
+            return files.read(position, look)
+        except DataError as error:
+            return error
+
+    looks = files.map(attempt, range(len(files.files)))
+
+    def unseen_on(ground: Ground) -> int:
+        return sum(isinstance(seen, Appearance) and ground in seen.unseen_on for seen in looks)
+
+    chosen: Ground = min(GROUNDS, key=unseen_on) if ground is None else ground
+    problems = {i: problem for i, seen in enumerate(looks) if (problem := _problem(files.files[i].name, seen, chosen))}
+    if problems and not skip_unreadable:
+        first, *more = problems.values()
+        others = f" {len(more)} more cannot be used, either; `spikesearch data check` names them." if more else ""
+        raise DataError(first + others)
+    files.skipped += problems.values()
+    files.without(problems)
+    seen = [look for i, look in enumerate(looks) if isinstance(look, Appearance) and i not in problems]
+    if not seen:
         raise DataError(f"{files.path} holds no image that can be used: {files.skipped[0]}")
-    return Headers([size for size, _ in looks], [grey for _, grey in looks])
+    for change, sentence in SENTENCES.items():
+        names = [file.name for file, each in zip(files.files, seen, strict=True) if change in each.changes]
+        if names:
+            files.notes.append(sentence.format(listed(names, "images"), ground=chosen))
+            files.rereads += files.notes[-1:] if change in PIXELS else []
+    return chosen, seen
+
+
+def _problem(name: str, seen: Appearance | DataError, ground: Ground) -> str | None:
+    if isinstance(seen, DataError):
+        return str(seen)
+    if ground in seen.unseen_on:
+        better = next(other for other in GROUNDS if other not in seen.unseen_on)
+        return (
+            f"{name} has transparent pixels, and nothing can be seen of it on a {ground} ground. Set `data.background` "
+            f"to {better}. {LEAVE_OUT}"
+        )
+    return None
 
 
 def in_memory(store: FileStore) -> ArrayStore:

@@ -44,7 +44,10 @@ def init_study_file(folder: Path | str, output: Path | str, kind: str | None = N
         raise ConfigError(f"{output} exists already. Choose another name or delete it.")
     name, facts = infer(folder, kind)
     # what cannot be divided cannot be run: say so before anything is written
-    split_indices(facts.labels, SplitConfig(), seed=0, defined_test=facts.test, class_names=facts.class_names)
+    try:
+        split_indices(facts.labels, SplitConfig(), seed=0, defined_test=facts.test, class_names=facts.class_names)
+    except DataError as error:
+        raise DataError(f"{folder}: {error}") from None
     text = _render(folder, output, name, facts)
     StudyConfig.from_dict(yaml.safe_load(text), where=str(output))
     atomic_write_text(output, text)
@@ -88,10 +91,10 @@ def _render(folder: Path, output: Path, kind: str, facts: Inference) -> str:
     steps = max(1, int(facts.count * train) // batch_size)
     epochs = min(200, max(4, round(UPDATES / steps)))
     parts = {
-        "folder": folder,
+        "folder": folder if str(folder).isprintable() else ascii(str(folder)),
         "comment": facts.comment,
-        "name": re.sub(r"[^A-Za-z0-9._-]+", "-", output.stem).strip("-._") or "mine",
-        "kind": kind,
+        "name": _text(re.sub(r"[^A-Za-z0-9._-]+", "-", output.stem).strip("-._")[:100] or "mine"),
+        "kind": _text(kind),
         "path": _line("path", _relative(folder, output.parent), "relative to this file"),
         "keys": "".join(_line(*line) for line in facts.keys),
         "splits": _splits(facts, train),
@@ -136,16 +139,27 @@ def _splits(facts: Inference, train: float) -> str:
 
 
 def _line(key: str, value: object, comment: str, indent: int = 2) -> str:
-    text = yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n").removesuffix("\n...")
-    line = f"{' ' * indent}{key}: {text}"
+    line = f"{' ' * indent}{key}: {_text(value)}"
     return f"{line:<27} # {comment}\n" if comment else f"{line}\n"
 
 
+def _text(value: object) -> str:
+    """Return a value as it is written in YAML, in one line; text that some reader takes for a number is quoted."""
+    quoted = isinstance(value, str) and re.match(r"[-+.]?\d", value) is not None
+    text = yaml.safe_dump(value, default_flow_style=True, default_style="'" if quoted else None, width=1e9)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
 def _relative(folder: Path, base: Path) -> str:
+    folder = folder.resolve()
     try:
-        return os.path.relpath(folder.resolve(), base.resolve())
+        path = os.path.relpath(folder, base.resolve())
     except ValueError:  # another drive
-        return str(folder.resolve())
+        path = str(folder)
+    path = str(folder) if path.startswith("~") else path  # which would be somebody's home
+    if os.path.expandvars(path) != path:
+        raise DataError(f"{folder} holds the name of an environment variable, which would be expanded. Rename it.")
+    return path
 
 
 _TEMPLATE = """# A study of {folder}: {comment}.

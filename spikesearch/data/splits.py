@@ -45,9 +45,12 @@ def split_indices(
         class_names: Used in error messages.
 
     Raises:
-        DataError: If a class has too few images for the splits, or the fractions add up to more than 1.
+        DataError: If there is a single class or a class has too few images for the splits, or if the fractions add up
+            to more than 1.
     """
     names = list(class_names) if class_names is not None else [str(k) for k in range(int(labels.max()) + 1)]
+    if len(names) < 2:
+        raise DataError(f"The data set has the single class {names[0]!r}, but at least two are needed.")
     if config.folds is None and defined_test is None and config.train + config.search + config.test > 1 + 1e-9:
         raise DataError(
             "`data.splits`: `train`, `search` and `test` must add up to at most 1, but got "

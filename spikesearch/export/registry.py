@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from spikesearch.extensions import EXPORT_FORMATS, Registry
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import Tensor
 
     from spikesearch.nn import Spikformer
@@ -24,12 +25,15 @@ class Export:
         samples: Real samples, ``[N, C, H, W]`` or ``[N, F, C, H, W]``, on which the result has to agree.
         description: The coming ``model.json``.
         options: Those of the format that were given.
+        images: Returns the image that a sample was made of, by its position, in its own size; ``None`` where there is
+            none.
     """
 
     net: Spikformer
     samples: Tensor
     description: Mapping[str, Any]
     options: Mapping[str, Any]
+    images: Callable[[int], Image] | None = None
 
 
 def _anything(net: Spikformer, options: Mapping[str, Any]) -> None:

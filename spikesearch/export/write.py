@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from spikesearch.energy import EnergyReport
@@ -27,6 +28,7 @@ def export_network(
     samples: Tensor,
     facts: Mapping[str, Any] | None = None,
     energies: Sequence[EnergyReport] = (),
+    images: Callable[[int], Image] | None = None,
     **options: object,
 ) -> Path:
     """Write a network in some format, with ``model.json`` and a model card, and check it on real samples.
@@ -40,8 +42,10 @@ def export_network(
         samples: Some real samples ``[N, C, H, W]`` or ``[N, F, C, H, W]``, normalised.
         facts: What else is known of the network, see :func:`~spikesearch.export.card.model_card`.
         energies: For the model card, one report per convention.
-        **options: Those of the format, such as ``opset`` (version of the ONNX operators) of ``onnx``; ``None`` is as
-            good as none.
+        images: Returns the image that a sample was made of, by its position in ``samples``: in its own size, grey or
+            RGB as the network takes it. A format that says how images are prepared is checked on them.
+        **options: Those of the format, such as ``opset`` (version of the ONNX operators) of ``onnx``; ``None`` counts
+            as not given.
 
     Returns:
         The folder.
@@ -58,7 +62,7 @@ def export_network(
         raise ExportError("`samples` must hold at least one sample, but got none.")
     net = copy.deepcopy(net).cpu().eval()
     description = describe(net, facts or {}, (FACTS, CARD, *chosen.files))
-    export = Export(net, samples.detach().float().cpu(), description, _given(options))
+    export = Export(net, samples.detach().float().cpu(), description, _given(options), images)
     with new_folder(folder, description) as scratch, torch.no_grad():
         description["check"] = chosen.write(scratch, export)
         atomic_write_json(scratch / FACTS, description)

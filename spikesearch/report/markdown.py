@@ -11,7 +11,7 @@ from spikesearch.errors import MissingDependencyError, StudyError
 from spikesearch.io import atomic_write_bytes, atomic_write_text, user_path
 from spikesearch.report.figures import pareto_figure
 from spikesearch.study.attributes import SAMPLER, VERSIONS
-from spikesearch.study.results import TrialResult
+from spikesearch.study.results import TrialResult, majority_sentence
 from spikesearch.study.session import Session
 from spikesearch.tables import markdown_table
 
@@ -65,6 +65,7 @@ def study_report(session: Session, *, picture: str | None = None) -> str:
         "",
         "The recommended architecture was chosen on the search split, among many; only the accuracy on the test split, "
         "which nothing was chosen on, says how good it is.",
+        *([majority_sentence(result.majority_share)] if result.majority_share is not None else []),
         "",
         *_table([("recommended", result.recommended), ("reference", result.reference)], with_test=True),
         "",

@@ -182,8 +182,7 @@ class Archive:
         return self._architectures.read(params, trial.distributions)
 
     def _distribution(self, name: str) -> BaseDistribution | None:
-        found = self._learned.get(name)
-        return found[1] if found else None
+        return self._learned[name][1] if name in self._learned else None
 
     def _read(self, trial: FrozenTrial) -> None:
         genome = self._genome(trial)
@@ -235,7 +234,7 @@ class Archive:
     def domain(self) -> Domain | None:
         """The genes, or None while no trial has shown any."""
         if self._domain is None and self._learned:
-            self._domain = DistributionDomain({name: found[1] for name, found in self._learned.items()})
+            self._domain = DistributionDomain({name: learned[1] for name, learned in self._learned.items()})
         return self._domain
 
     def params(self, genome: Genome) -> dict[str, Any]:
@@ -244,7 +243,7 @@ class Archive:
         Learned parameters with a single value are no genes, but finished trials have them, so they are added.
         """
         assert self.domain is not None
-        return {**{name: found[1] for name, found in self._constants.items()}, **self.domain.params(genome)}
+        return {**{name: constant[1] for name, constant in self._constants.items()}, **self.domain.params(genome)}
 
     def seen_with_pending(self, number: int) -> SeenGenomes:
         """Return the genomes of all trials, running and waiting ones included, but not those of trial ``number``."""

@@ -327,10 +327,12 @@ class _Either:
         return sum(len(kept) for kept in self._sets)
 
 
-def check_choices(name: str, expected: BaseDistribution, found: BaseDistribution) -> str | None:
+def check_choices(name: str, expected: BaseDistribution, actual: BaseDistribution) -> str | None:
     """Say how a trial's distribution differs from the search space's, or return None if it does not."""
-    if expected == found:
+    if expected == actual:
         return None
-    if isinstance(expected, CategoricalDistribution) and isinstance(found, CategoricalDistribution):
-        return f"`{name}` has the choices {list(found.choices)} in the study, but {list(expected.choices)} in the space"
-    return f"`{name}` is a {type(found).__name__} in the study, but a {type(expected).__name__} in the space"
+    if isinstance(expected, CategoricalDistribution) and isinstance(actual, CategoricalDistribution):
+        return (
+            f"`{name}` has the choices {list(actual.choices)} in the study, but {list(expected.choices)} in the space"
+        )
+    return f"`{name}` is a {type(actual).__name__} in the study, but a {type(expected).__name__} in the space"

@@ -55,7 +55,7 @@ def score_network(net: Spikformer, data: DataBundle, config: ScoringConfig, spli
     images: Split = getattr(data, split)
     seen = observe(net.eval(), images, batch_size=config.batch_size, device=next(net.parameters()).device)
     report = energy_model(config).price(seen.activity)
-    return Score.of(seen.accuracy, report, params=count_parameters(net), num_classes=data.num_classes)
+    return Score.of(seen.accuracy, report, params=count_parameters(net), data=data)
 
 
 def _take_statistics(module: nn.Module, args: tuple[Tensor]) -> None:

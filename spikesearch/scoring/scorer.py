@@ -54,7 +54,7 @@ class Score:
     dead: bool
 
     @classmethod
-    def of(cls, accuracy: float, report: EnergyReport, *, params: int, num_classes: int) -> Score:
+    def of(cls, accuracy: float, report: EnergyReport, *, params: int, data: DataBundle) -> Score:
         """Return the score that an accuracy and an energy report make."""
         return cls(
             accuracy=accuracy,
@@ -64,7 +64,7 @@ class Score:
             acs=report.acs,
             mean_firing_rate=report.mean_firing_rate,
             n_images=report.n_images,
-            dead=accuracy < dead_below(num_classes),
+            dead=accuracy < dead_below(data.num_classes, data.majority_share),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -145,7 +145,7 @@ class Scorer:
 
     def _as_score(self, arch: Architecture, accuracy: float, report: EnergyReport) -> Score:
         params = self.count_parameters(arch)
-        return Score.of(accuracy, report, params=params, num_classes=self.data.num_classes)
+        return Score.of(accuracy, report, params=params, data=self.data)
 
     @torch.no_grad()
     def evaluate(

@@ -120,9 +120,9 @@ class Choices:
         for name in self.values:
             if name in controlling:
                 patterns = [
-                    {**pattern, name: value} if self._exists(name, pattern) else pattern
+                    {**pattern, **chosen}
                     for pattern in patterns
-                    for value in (self.values[name] if self._exists(name, pattern) else (None,))
+                    for chosen in ([{name: v} for v in self.values[name]] if self._exists(name, pattern) else [{}])
                 ]
         result = []
         for pattern in patterns:

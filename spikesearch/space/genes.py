@@ -1,7 +1,7 @@
 """The table of genes: every choice that makes an architecture is one row, and all that deals with genes reads the rows.
 
-A row is an annotated field of :class:`NetworkGenes`, :class:`StemSpec` or :class:`BlockSpec` (and :data:`DEPTH`, the
-number of blocks). From it follow the lists of a :class:`~spikesearch.space.SearchSpace` and the keys of a study file,
+A row is a field of :class:`NetworkGenes`, :class:`StemSpec` or :class:`BlockSpec` (and :data:`DEPTH`, the number of
+blocks). From it follow the lists of a :class:`~spikesearch.space.SearchSpace` and the keys of a study file,
 checks, sampling, neighbours and enumeration, Optuna's parameters, the sampler's features, and how genes are shown.
 
 A gene may depend on another one of the same owner: a block has ``num_heads`` only if its mixer has heads. One that an
@@ -322,7 +322,6 @@ STEM = _rows(StemSpec, "stem")
 BLOCK = _rows(BlockSpec, "block")
 GENES = (*NETWORK, DEPTH, *STEM, *BLOCK)
 """All rows, in the order of Optuna's parameters."""
-
 
 # From the outside in as far as sizes go, then time; what came later has a default and comes last.
 LISTS: Mapping[str, Gene] = {

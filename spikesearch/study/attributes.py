@@ -13,6 +13,7 @@ SAMPLER = "sampler"
 VERSIONS = "versions"
 STUDY_ID = "identity"  # tells studies of one name in two storages apart
 DATA_FINGERPRINT = "data_fingerprint"
+MAJORITY_SHARE = "majority_share"  # of the search split's most frequent class
 SUPERNET_HASH = "supernet_hash"
 REFERENCE_ENERGY = "reference_energy_uJ"
 RUN_DIR = "run_dir"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from spikesearch.errors import StorageError, StudyError
 from spikesearch.study import provenance
 from spikesearch.study.assembly import new_supernet
-from spikesearch.study.attributes import DATA_FINGERPRINT, SUPERNET_HASH
+from spikesearch.study.attributes import DATA_FINGERPRINT, MAJORITY_SHARE, SUPERNET_HASH
 
 if TYPE_CHECKING:
     import optuna
@@ -80,16 +80,19 @@ def check_files(config: StudyConfig, data: DataBundle, folder: Path, study: optu
 
 
 def check_data(study: optuna.Study, data: DataBundle) -> None:
-    """Record the data's fingerprint with the study, or verify it; the caller holds the study's lock.
+    """Record the data's fingerprint with the study, or verify it, and what a guess scores; the caller holds the lock.
 
     Raises:
         StudyError: If the study was made with other data.
     """
+    if DATA_FINGERPRINT not in study.user_attrs:
+        study.set_user_attr(MAJORITY_SHARE, data.majority_share)
+    reasons = f", or read in another way than by spikesearch 0.1.0: {' '.join(data.rereads)}" if data.rereads else "."
     provenance.set_once(
         study,
         DATA_FINGERPRINT,
         data.fingerprint,
-        "these are other data. Restore them, or give --study-name to start another study.",
+        f"these are other data{reasons} Restore them, or give --study-name to start another study.",
     )
 
 

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from spikesearch.errors import SpaceError, StudyError
 from spikesearch.fitness import f_aeb, hypervolume, pareto_front, recommend
 from spikesearch.study import provenance
-from spikesearch.study.attributes import MEASURED, REFERENCE_ENERGY, TEST_PREFIX
+from spikesearch.study.attributes import MAJORITY_SHARE, MEASURED, REFERENCE_ENERGY, TEST_PREFIX
 
 if TYPE_CHECKING:
     import optuna
@@ -85,6 +85,8 @@ class StudyResult:
         front: Feasible trials that no other feasible one dominates, by energy.
         recommended: See :func:`spikesearch.fitness.recommend`; ``None`` if no trial qualifies.
         reference: The largest architecture; ``None`` before it is scored.
+        majority_share: Share of the search split's most frequent class, which answering it always would score; ``None``
+            before the data are read.
     """
 
     name: str
@@ -96,6 +98,7 @@ class StudyResult:
     front: list[TrialResult]
     recommended: TrialResult | None
     reference: TrialResult | None
+    majority_share: float | None
 
     @property
     def finalists(self) -> list[TrialResult]:
@@ -114,7 +117,13 @@ class StudyResult:
             "front": [trial.to_dict() for trial in self.front],
             "recommended": self.recommended.to_dict(with_test=True) if self.recommended else None,
             "reference": self.reference.to_dict(with_test=True) if self.reference else None,
+            "majority_share": self.majority_share,
         }
+
+
+def majority_sentence(share: float) -> str:
+    """Say what accuracies are to be compared with."""
+    return f"Always answering the most frequent class would score {share:.1%} on the search split."
 
 
 def read_results(study: optuna.Study, storage: str) -> StudyResult:
@@ -142,6 +151,7 @@ def read_results(study: optuna.Study, storage: str) -> StudyResult:
         front=sorted(front, key=lambda trial: (trial.energy_uJ, -trial.accuracy, trial.number)),
         recommended=choose(config, trials, reference),
         reference=reference,
+        majority_share=study.user_attrs.get(MAJORITY_SHARE),
     )
 
 

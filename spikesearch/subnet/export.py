@@ -47,6 +47,7 @@ def export_subnet(
         ExportError: See :func:`spikesearch.export.export_network`.
         MissingDependencyError: Without the extra that the format needs.
     """
+    from spikesearch.data.bundle import StoredSplit
     from spikesearch.export import check_format, export_network
 
     if output is not None:  # before the test split is looked at
@@ -70,6 +71,7 @@ def export_subnet(
         session.folder / "exports" / f"{name}-{to}" if output is None else output,
         to,
         samples=search.images(range(min(len(search), CHECK_SAMPLES))),
+        images=search.whole if isinstance(search, StoredSplit) and trained.data.frames is None else None,
         facts=facts,
         energies=_energies(session, net),
         opset=opset,

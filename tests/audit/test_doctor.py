@@ -26,7 +26,7 @@ from tests.study.helpers import tiny_config
 
 KINDS = {
     *("dead layer", "saturated layer", "batch-norm drift"),
-    *("largest below smallest", "split overlap", "border of the space"),
+    *("largest below smallest", "no better than a guess", "split overlap", "border of the space"),
 }
 
 

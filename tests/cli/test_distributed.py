@@ -59,15 +59,15 @@ def test_supernet_is_trained_by_all_processes_and_searched_by_one(torchrun, cli,
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "message"),
+    ("command", "before", "after", "message"),
     [
-        ("epochs: 3", "epochs: -3", "`train.epochs` must be greater than or equal to 1, but got -3."),
-        ("batch_size: 16", "batch_size: 3", "must hold at least 4 images"),  # found by both processes
+        ("study run", "epochs: 3", "epochs: -3", "`train.epochs` must be greater than or equal to 1, but got -3."),
+        ("supernet train", "batch_size: 16", "batch_size: 3", "must hold at least 4 images"),  # found by both processes
     ],
 )
-def test_a_mistake_is_told_once_and_ends_all_processes(torchrun, tiny_file, before, after, message):
+def test_a_mistake_is_told_once_and_ends_all_processes(torchrun, tiny_file, command, before, after, message):
     tiny_file.write_text(tiny_file.read_text().replace(before, after))
-    failed = torchrun("supernet", "train", "tiny.yaml")
+    failed = torchrun(*command.split(), "tiny.yaml")
     assert failed.status != 0
     assert failed.out == ""
     assert [message in line for line in failed.err.splitlines() if line.startswith("spikesearch:")] == [True], (

@@ -25,7 +25,7 @@ def write_recordings(folder: Path) -> None:
     rng = np.random.default_rng(0)
     for number in range(12):
         x, y, p = rng.integers(0, 8, 60), rng.integers(0, 8, 60), rng.integers(0, 2, 60)
-        np.savez(folder / f"{number}.npz", t=np.linspace(0, 150_000, 60), x=x, y=y, p=p)
+        np.savez(folder / f"{number}.npz", t=np.linspace(0, 150_000, 60).astype(int), x=x, y=y, p=p)
 
 
 def shorten(file: Path, **data: int) -> None:

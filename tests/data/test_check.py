@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spikesearch.data import KINDS, check_data, list_kinds
+from spikesearch.data import KINDS, check_data, list_kinds, load_data
 from spikesearch.data.kinds.digits import DigitsData
 from spikesearch.data.kinds.events import EventFolderData
 from spikesearch.data.kinds.image_folder import ImageFolderData
@@ -82,6 +82,13 @@ def test_images_in_two_splits_are_counted(tmp_path: Path) -> None:
 def test_rare_classes_are_named(tmp_path: Path) -> None:
     report = check_data(config(fill(tmp_path, {"a": 100, "b": 5})))
     assert any("Rare classes" in warning and ": b." in warning for warning in report["warnings"])
+
+
+def test_what_a_guess_would_score_is_said(tmp_path: Path) -> None:
+    data = config(fill(tmp_path, {"a": 90, "b": 15}))
+    assert load_data(data, seed=0).majority_share == 18 / 21
+    (warning,) = check_data(data)["warnings"]
+    assert warning == "Always answering 'a', the most frequent class, would score 85.7% on the search split."
 
 
 def test_recordings_are_checked_too(tmp_path: Path) -> None:

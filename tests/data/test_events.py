@@ -261,6 +261,90 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
         load_data(config(fill(tmp_path) / "2" / "0.npz"), seed=0)
 
 
+def used(data: Any) -> int:
+    return len(data.train) + len(data.search) + len(data.test)
+
+
+@pytest.mark.parametrize("part", ["val", "Validation", "TEST", "testing", "valid"])
+def test_every_name_of_the_test_part_is_known(tmp_path: Path, part: str) -> None:
+    fill(tmp_path / ("train" if part.islower() else "Training"), count=8)
+    fill(tmp_path / part, count=3, seed=7000)
+    data = load_data(config(tmp_path), seed=0)
+    assert (len(data.train), len(data.search), len(data.test)) == (12, 4, 6)
+    assert data.notes == ()
+
+
+def test_recordings_are_read_wherever_they_lie_in_their_class(tmp_path: Path) -> None:
+    fill(tmp_path)
+    for k, name in enumerate(("2", "10")):
+        for i, inner in enumerate(("7.NPZ", "day2/8.npz", "day2/left/9.Npz")):
+            write(tmp_path / name / "x.npz", 5000 + 10 * k + i)
+            (tmp_path / name / inner).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / "x.npz").rename(tmp_path / name / inner)
+    data = load_data(config(tmp_path), seed=0)
+    assert (used(data), data.class_names) == (18, ("2", "10"))
+    (note,) = data.notes
+    assert note.startswith("4 recordings, such as ")
+    assert note.endswith("are of the class of the first folder, '10', and not of a sub-folder's.")
+    assert data.rereads == data.notes
+
+
+def test_what_is_no_recording_is_said(tmp_path: Path) -> None:
+    fill(tmp_path)
+    (tmp_path / "frames").mkdir()
+    np.save(tmp_path / "frames" / "1.npy", np.zeros(3))
+    (tmp_path / "2" / "._0.npz").write_bytes(b"")
+    (tmp_path / "events.aedat4").write_bytes(b"")
+    data = load_data(config(tmp_path), seed=0)
+    assert used(data) == 12
+    assert [note.replace(f"{tmp_path}/", "") for note in data.notes] == [
+        "2 files, such as events.aedat4, are not used: recordings end in .npz.",
+        "2/._0.npz is not used: a system put them there.",
+        f"No class without recordings: frames in {tmp_path} holds none.",
+    ]
+
+
+def test_loose_recordings_are_refused(tmp_path: Path) -> None:
+    write(fill(tmp_path) / "loose.npz", 1)
+    with pytest.raises(DataError, match=r"holds recordings outside of class folders, such as loose.npz"):
+        load_data(config(tmp_path), seed=0)
+
+
+def test_recordings_beside_those_of_spikingjelly_are_said(tmp_path: Path) -> None:
+    fill(tmp_path / "events_np")
+    fill(tmp_path / "frames_number_4", count=2)
+    data = load_data(config(tmp_path), seed=0)
+    assert used(data) == 12
+    assert data.notes[0].startswith("4 recordings, such as ")
+    assert data.notes[0].endswith("are not used: only events_np is.")
+
+
+@pytest.mark.parametrize("memory_mb", [0, 100])
+def test_a_stated_unit_is_kept_everywhere(tmp_path: Path, memory_mb: int) -> None:
+    fill(tmp_path / "us", count=6)
+    for file in (tmp_path / "us").rglob("*.npz"):
+        copy = tmp_path / "s" / file.relative_to(tmp_path / "us")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        with np.load(file) as arrays:
+            np.savez(copy, **{**arrays, "t": 1.7e9 + arrays["t"] / 1e6})
+    for keys in ({"split_by": "time"}, {"frame_ms": 2.0}, {}):
+        plain = load_data(config(tmp_path / "us", memory_mb=memory_mb, **keys), seed=0)
+        seconds = load_data(config(tmp_path / "s", memory_mb=memory_mb, time_unit="s", **keys), seed=0)
+        assert everything(plain) == everything(seconds)
+    with pytest.raises(DataError, match=r"must hold whole microseconds.* 11 more cannot be used"):
+        load_data(config(tmp_path / "s", memory_mb=memory_mb), seed=0)
+
+
+def test_doubtful_times_are_counted(tmp_path: Path) -> None:
+    fill(tmp_path)
+    for name in ("2/1.npz", "10/3.npz"):
+        write(tmp_path / name, 1, t=np.arange(60))
+    data = load_data(config(tmp_path, sensor=(8, 8)), seed=0)
+    assert data.notes == (
+        f"2 recordings, such as {tmp_path / '2' / '1.npz'}, are shorter than 1 ms: are the times in `data.time_unit`?",
+    )
+
+
 # --- SpikingJelly -----------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spikesearch.data.frames import Events, Windows, integrate, read_events, window_edges
+from spikesearch.data.frames import (
+    JUMP,
+    LONG,
+    SHORT,
+    THOUSANDS,
+    Events,
+    Windows,
+    doubts,
+    integrate,
+    read_events,
+    window_edges,
+)
 from spikesearch.data.kinds.spikingjelly import importable_datasets
 from spikesearch.errors import DataError
 
@@ -144,6 +155,101 @@ def test_a_malformed_file_is_named(tmp_path: Path, changes: dict[str, Any], mess
     with pytest.raises(DataError, match=message) as caught:
         read_events(path)
     assert str(caught.value).startswith(str(path))
+
+
+TIMES = np.sort(np.random.default_rng(0).integers(0, 1_900_000, 400))  # microseconds, 1.9 s
+SHUFFLED = np.random.default_rng(1).permutation(400)
+
+
+def written(path: Path, t: np.ndarray, p: np.ndarray | None = None, order: np.ndarray | slice = slice(None)) -> Path:
+    """Write events at columns that tell their true order."""
+    numbers = np.arange(len(t))
+    p = numbers % 2 if p is None else p
+    np.savez(path, t=t[order], x=numbers[order], y=numbers[order], p=p[order])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("unit", "times"),
+    [
+        *(("us", TIMES), ("us", TIMES.astype(float)), ("us", TIMES.astype(np.uint32)), ("us", TIMES - 10**6)),
+        *(("us", 1_700_000_000_000_000 + TIMES), ("us", (2**64 - 10**7 + TIMES.astype(np.uint64)))),
+        *(("ns", 1000 * TIMES), ("ns", 1_700_000_000_000_000_000 + 1000 * TIMES + 999)),
+        *(("ms", TIMES / 1e3), ("ms", (TIMES // 1000) * 1.0), ("s", TIMES / 1e6), ("s", 1.7e9 + TIMES / 1e6)),
+        *(("s", (TIMES / 1e6).astype(np.float32)), ("us", TIMES.astype(np.float32))),
+    ],
+)
+@pytest.mark.parametrize("order", [slice(None), SHUFFLED])
+def test_times_of_every_unit_are_sorted_and_exact(
+    tmp_path: Path, unit: Any, times: np.ndarray, order: np.ndarray | slice
+) -> None:
+    events = read_events(written(tmp_path / "a.npz", times, order=order), unit)
+    exact = unit != "ms" or bool((times % 1).any())  # else cut to whole milliseconds
+    assert np.abs(events.t - events.t[0] - (TIMES - TIMES[0])).max() <= (1 if exact else 1000)
+    ties = np.diff(times[np.argsort(times, kind="stable")]) == 0
+    assert (np.diff(events.x)[~ties] > 0).all() or ties.any()
+    assert sorted(events.x) == list(range(400))
+
+
+@pytest.mark.parametrize(
+    ("unit", "times", "message"),
+    [
+        ("us", TIMES / 1e6, r"`t` must hold whole microseconds, but got [0-9.e-]+\. Set `data.time_unit` to s or ms"),
+        ("us", 1.7e9 + TIMES / 1e6, "must hold whole microseconds"),
+        ("us", TIMES / 1e3, "must hold whole microseconds"),
+        ("ns", TIMES + 0.5, "must hold whole nanoseconds"),
+        ("s", (1.7e9 + TIMES / 1e6).astype(np.float32), "float32 numbers, which are too coarse"),
+    ],
+)
+@pytest.mark.parametrize("order", [slice(None), SHUFFLED])
+def test_times_that_cannot_be_in_the_unit_are_refused(
+    tmp_path: Path, unit: Any, times: np.ndarray, message: str, order: np.ndarray | slice
+) -> None:
+    with pytest.raises(DataError, match=message):
+        read_events(written(tmp_path / "a.npz", times, order=order), unit)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        ((TIMES + 2**32 - 10**6) % 2**32).astype(np.uint32),
+        ((TIMES + 2**31 - 10**6) % 2**32).astype(np.uint32).view(np.int32),
+        (TIMES + 2**24 - 10**6) % 2**24,
+        (TIMES + 2**23 - 10**5) % 2**23 / 1.0,
+        TIMES % 2**19,  # wraps three times
+        np.concatenate([TIMES[:200], TIMES[:200]]),  # two recordings
+        np.concatenate([TIMES[200:], TIMES[:200]]),
+        (TIMES + np.random.default_rng(2).integers(-300, 300, 400) + 2**24 - 10**6) % 2**24,  # with jitter
+    ],
+)
+def test_counters_that_wrap_are_refused(tmp_path: Path, times: np.ndarray) -> None:
+    with pytest.raises(DataError, match=r"a.npz: `t` falls from .* behind event \d+, as where a counter wraps"):
+        read_events(written(tmp_path / "a.npz", times))
+
+
+def test_other_disorder_is_sorted(tmp_path: Path) -> None:
+    by_polarity = np.concatenate([np.arange(0, 400, 2), np.arange(1, 400, 2)])
+    jitter = TIMES + np.random.default_rng(2).integers(-300, 300, 400)
+    for times, order in ((TIMES, by_polarity), (TIMES, slice(None, None, -1)), (jitter, slice(None))):
+        events = read_events(written(tmp_path / "a.npz", times, order=order))
+        assert events.t.tolist() == sorted(times.tolist())
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        (TIMES, set()),
+        (TIMES // 2000, {SHORT}),
+        (TIMES * 3000, {LONG, THOUSANDS}),
+        (np.append(TIMES[:-1], 10**7), {JUMP}),
+        (np.append(TIMES[:-1], 10**12), {JUMP, LONG}),
+        (TIMES * 1000, {THOUSANDS}),
+        (np.array([0, 900_000]), set()),
+    ],
+)
+def test_times_that_are_doubtful_are_named(times: np.ndarray, expected: set[str]) -> None:
+    zeros = np.zeros(len(times), int)
+    assert doubts(Events(times, zeros, zeros, zeros > 0)) == expected
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"PK\x03\x04 truncated"])

@@ -133,6 +133,12 @@ def test_images_that_are_not_square_are_refused(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def test_a_single_class_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has the single class '0', but at least two are needed") as caught:
+        load(fill(tmp_path, classes=1))
+    assert str(tmp_path) in str(caught.value)
+
+
 def test_a_file_is_no_folder_of_files(tmp_path: Path) -> None:
     with pytest.raises(DataNotFoundError, match=r"`data.path` must be a folder of idx files"):
         load(fill(tmp_path) / "train-images-idx3-ubyte.gz")

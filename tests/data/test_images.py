@@ -210,7 +210,7 @@ def test_fit_resizes_the_shorter_side_and_cuts_the_middle() -> None:
     assert fit(same, 16) is same
 
 
-def test_alpha_is_dropped_and_colour_converted(tmp_path: Path) -> None:
+def test_alpha_is_flattened_and_colour_converted(tmp_path: Path) -> None:
     data = load_data(config(fill(tmp_path, mode="RGBA")), seed=0)
     assert data.in_channels == 3
     assert load_data(config(tmp_path, color="grey"), seed=0).in_channels == 1
@@ -234,10 +234,12 @@ def test_what_is_in_no_class_is_noted(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "cat" / "000.png", tmp_path / "cat" / "old" / "dog")
     data = load_data(config(tmp_path), seed=0)
     assert data.class_names == ("cat", "dog")
-    files, empty, shared = data.notes
+    files, system, empty, nested = data.notes
     assert files == f"2 files, such as {tmp_path / 'dog' / 'a.webp'}, are not used: images end in .png, .jpg, .jpeg."
     assert empty == f"No class without images: bird in {tmp_path} holds none."
-    assert shared == f"{tmp_path / 'cat' / 'old' / 'dog'} and {tmp_path / 'dog'} are one class, 'dog'."
+    assert system == f"{tmp_path / 'dog' / '.DS_Store'} is not used: a system put them there."
+    inner = tmp_path / "cat" / "old" / "dog" / "000.png"
+    assert nested == f"{inner} is of the class of the first folder, 'cat', and not of a sub-folder's."
     (tmp_path / ".ipynb_checkpoints").mkdir()
     shutil.copy(tmp_path / "cat" / "000.png", tmp_path / ".ipynb_checkpoints")
     with pytest.raises(DataError, match=r"hidden folder '\.ipynb_checkpoints'"):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import pickle
+import re
 import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from torchvision import datasets
 
@@ -99,7 +101,7 @@ def record(folder: Path, width: int = 130, milliseconds: int = 300) -> Path:
         (folder / name).mkdir(parents=True)
         for i in range(5):
             arrays: dict[str, Any] = {
-                "t": np.linspace(7, 7 + 1000 * milliseconds, 40),
+                "t": np.linspace(7, 7 + 1000 * milliseconds, 40).astype(int),
                 "p": rng.integers(0, 2, 40),
                 "x": rng.integers(0, width, 40),
                 "y": rng.integers(0, 90, 40),
@@ -132,7 +134,7 @@ def test_longer_recordings_get_more_frames(
     tmp_path: Path, milliseconds: int, frames: int, time_steps: tuple[int, ...]
 ) -> None:
     folder = record(tmp_path / "events", milliseconds=milliseconds)
-    spoil(folder / "left" / "3.npz", t=np.linspace(0, 1e8, 40))  # a single long one does not matter
+    spoil(folder / "left" / "3.npz", t=np.linspace(0, 1e8, 40).astype(int))  # a single long one does not matter
     config, data = init(folder, tmp_path / "mine.yaml")
     assert (config.data.frames, data.frames) == (frames, frames)
     assert config.space.time_steps == time_steps
@@ -215,7 +217,62 @@ def test_nothing_is_written_where_nothing_can_be_run(tmp_path: Path) -> None:
         spoil(file, x=np.full(40, 65535))
     with pytest.raises(DataError, match=r"No recording can be used: .*left/0.npz has an event at coordinate 65535"):
         init_study_file(folder, output)
+    (tmp_path / "same").mkdir()
+    write_idx(tmp_path / "same", "train", np.zeros((30, 6, 6)), np.zeros(30))
+    with pytest.raises(DataError, match=r"same: The data set has the single class '0', but at least two are needed"):
+        init_study_file(tmp_path / "same", output)
     assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("yes", "no", "on", "off", "true", "y", "null", "Null", "~"),
+        *("1e3", "1.5", "0x10", "0o17", "017", "1_000", "2024-01-01", "12", "-1", ".5", ".inf", "1:30", "="),
+        *("a: b", "a #b", "[a]", "{a}", "*a", "&a", "!a", "%a", "@a", "`a", "'a", '"a"', "a\nb", "é ü", "<<"),
+    ],
+)
+def test_names_that_yaml_reads_as_something_else_stay_text(tmp_path: Path, name: str) -> None:
+    folder = fill(tmp_path / name / name, [(8, 8)])
+    output = tmp_path / name / f"{name}.yaml"
+    init_study_file(folder, output)
+    written = yaml.safe_load(output.read_text())
+    assert written["data"]["path"] == (str(folder) if name == "~" else name)
+    assert isinstance(written["name"], str)
+    if re.fullmatch(r"[a-z0-9A-Z_]+", name):
+        assert written["name"] == name
+    if re.match(r"[\d.]", name):  # other readers of YAML know more numbers than PyYAML
+        assert f"path: '{name}'" in output.read_text()
+    assert load_study_file(output).data.path == str(folder)  # type: ignore[attr-defined]
+
+
+def test_a_ground_is_chosen_on_which_transparent_images_can_be_seen(tmp_path: Path) -> None:
+    folder = tmp_path / "icons"
+    for k, name in enumerate("ab"):
+        (folder / name).mkdir(parents=True)
+        for i in range(6):
+            image = Image.new("LA", (8, 8), (0, 0))
+            image.paste((255, 255), (k, i % 4, k + 4, i % 4 + 4))
+            image.save(folder / name / f"{i}.png")
+    config, data = init(folder, tmp_path / "mine.yaml")
+    assert config.data.background == "black"
+    assert not config.data.skip_unreadable
+    assert data.train.store.raw(np.arange(12)).flatten(1).max(1).values.tolist() == [255] * 12
+    _, data = init(fill(tmp_path / "opaque", [(8, 8)]), tmp_path / "other.yaml")
+    assert "background" not in (tmp_path / "other.yaml").read_text()
+
+
+@pytest.mark.parametrize(("factor", "unit"), [(1e-6, "s"), (1e-3, "ms")])
+def test_the_unit_of_times_with_fractions_is_guessed_and_said(tmp_path: Path, factor: float, unit: str) -> None:
+    folder = record(tmp_path / "events", milliseconds=900)
+    for file in folder.rglob("*.npz"):
+        with np.load(file) as arrays:
+            spoil(file, t=arrays["t"] * factor + 1.7e9 * 1e6 * factor)
+    config, data = init(folder, tmp_path / "mine.yaml")
+    assert (config.data.time_unit, data.frames) == (unit, 8)
+    text = (tmp_path / "mine.yaml").read_text()
+    assert "guessed from its fractions" in text
+    assert "the median one lasts 900 ms" in text
 
 
 def test_an_existing_file_is_not_overwritten(tmp_path: Path) -> None:

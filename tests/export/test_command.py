@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
 
+import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 
-from spikesearch.energy import Convention
+from spikesearch.config import StudyConfig
+from spikesearch.data.bundle import StoredSplit
+from spikesearch.energy import CONVENTIONS
 from spikesearch.errors import ExportError, StudyError
-from spikesearch.export import ExportFormat, load_network, read_facts, save_network
+from spikesearch.export import ExportFormat, export_network, load_network, read_facts, save_network
 from spikesearch.study import run_study
 from spikesearch.study.results import find_trial
 from spikesearch.study.session import Session, open_trained
@@ -78,7 +81,7 @@ def test_the_card_and_the_facts_are_those_of_the_trial(trained: Session) -> None
     assert facts["test_accuracy"] == trial.test["accuracy"]
     assert facts["data"]["splits"] == {name: len(getattr(trained.data, name)) for name in ("train", "search", "test")}
     assert f"| `{trained.config.scoring.convention}` | {trial.energy_uJ:.4f} |" in card  # measured again, the same
-    assert all(f"### Convention `{name}`, by layer" in card for name in get_args(Convention))
+    assert all(f"### Convention `{name}`, by layer" in card for name in CONVENTIONS)
     assert facts["data"]["fingerprint"] in card
     images = trained.data.test.images(range(50))
     assert torch.equal(load_network(folder)(images), trained.scorer().extract(trial.architecture)(images))
@@ -118,3 +121,40 @@ def test_an_opset_without_onnx_is_refused_before_the_test_split_is_touched(train
     with pytest.raises(ExportError, match="`opset` must be left out"):
         export_subnet(trained, 1, to="torch", opset=18)
     assert set(trained.study.user_attrs) == before
+
+
+def test_images_of_any_shape_are_prepared_by_timm_as_in_the_study(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for label in ("dark", "light"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for i in range(24):
+            height, width = rng.integers(9, 60, 2)
+            pixels = rng.integers(0, 160, (height, width, 3)) + (90 if label == "light" else 0)
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "data" / label / f"{i}.png")
+    data = {"kind": "image-folder", "path": str(tmp_path / "data"), "image_size": 8, "memory_mb": 0}
+    config = StudyConfig.from_dict({**tiny_config(search__n_trials=1).to_dict(), "data": data, "name": "shapes"})
+    run_study(config, storage=f"sqlite:///{tmp_path / 'spikesearch.db'}", progress=False)
+    trained = open_trained("shapes", storage=f"sqlite:///{tmp_path / 'spikesearch.db'}")
+    folder = export_subnet(trained, 0, to="timm")
+    search = trained.data.search
+    assert read_facts(folder)["check"]["prepared_by_timm"] == len(search)
+
+    # and by hand: from the files, in the order of the data set
+    model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=model))
+    files = sorted((tmp_path / "data").rglob("*.png"), key=lambda path: (path.parent.name, path.name))
+    prepared = torch.stack([transform(Image.open(path)) for path in files])
+    distances = torch.cdist(trained.data.test.images(range(9)).flatten(1), prepared.flatten(1))
+    assert float(distances.min(1).values.max()) < 1e-2
+
+
+def test_images_that_timm_prepares_otherwise_are_refused(trained: Trained, tmp_path: Path) -> None:
+    net, search = trained.scorer.extract(find_trial(trained.study, 0).architecture), trained.data.search
+    assert isinstance(search, StoredSplit)
+    facts = read_facts(export_subnet(trained, 0))
+    options = {"samples": search.images(range(5)), "facts": facts}
+    folder = export_network(net, tmp_path / "x", "timm", images=search.whole, **options)
+    assert read_facts(folder)["check"]["prepared_by_timm"] == 5
+    with pytest.raises(ExportError, match="timm prepares images otherwise than spikesearch: 5 of 5 get other pixels"):
+        export_network(net, tmp_path / "y", "timm", images=lambda i: search.whole(i).rotate(90), **options)
+    assert not (tmp_path / "y").exists()

@@ -13,7 +13,7 @@ import pytest
 
 from spikesearch.errors import StorageError
 from spikesearch.storage import locks
-from spikesearch.storage.locks import StudyLock
+from spikesearch.storage.locks import NullLock, StudyLock
 
 
 @pytest.fixture
@@ -86,3 +86,11 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file, not a folder")
     with pytest.raises(StorageError, match="Cannot write"), StudyLock(f"sqlite:///{tmp_path}/a.db", "s"):
         pass
+
+
+def test_a_lock_that_keeps_nobody_out() -> None:
+    lock, other = NullLock(), NullLock()
+    with lock, lock, other, lock.at_once(), other.wait(lambda: pytest.fail("nobody waits")):
+        pass
+    with pytest.raises(ZeroDivisionError), lock:
+        raise ZeroDivisionError

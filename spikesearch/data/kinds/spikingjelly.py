@@ -43,7 +43,8 @@ def load(config: SpikingJellyData) -> Source:
         DataNotFoundError: If the files are not there and must not (or cannot) be downloaded.
         DataError: If SpikingJelly cannot prepare them.
     """
-    from spikesearch.data.events import check_same_classes, event_source
+    from spikesearch.data.class_folders import check_same_classes
+    from spikesearch.data.events import event_source
 
     module, name, has_test = _CLASSES[config.kind]
     with importable_datasets():
@@ -56,7 +57,9 @@ def load(config: SpikingJellyData) -> Source:
             files += [(Path(path), part.classes[k], train is False) for path, k in part.samples]
     except (RuntimeError, NotImplementedError, OSError) as error:
         raise DataError(f"SpikingJelly cannot prepare {config.kind} in {config.path}: {error}") from None
-    check_same_classes(Path(config.path), files)
+    learnt, tested = ({label for _, label, test in files if test is part} for part in (False, True))
+    if tested:
+        check_same_classes(Path(config.path), learnt, tested, "recordings")
     height, width = dataset.get_H_W()
     return event_source(files, config, (int(height), int(width)))
 

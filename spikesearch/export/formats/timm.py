@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL.Image import Image
+from torch import Tensor, nn
 
+from spikesearch.errors import ExportError
 from spikesearch.export.folder import WEIGHTS, settings, write_weights
 from spikesearch.export.portable import agreement
 from spikesearch.export.registry import Export, ExportFormat, register
@@ -16,6 +19,7 @@ from spikesearch.io import atomic_write_json
 from spikesearch.nn import Spikformer
 
 CONFIG = "config.json"
+SAME_PIXELS = 1e-3  # standard deviations; a step of 8-bit pixels is more than 1 / 128
 USAGE = """import spikesearch  # makes the architecture known to timm
 import timm
 
@@ -33,7 +37,27 @@ def _write(folder: Path, export: Export) -> dict[str, Any]:
     state = torch.random.get_rng_state()  # timm initialises weights before it loads others
     loaded = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     torch.random.set_rng_state(state)
-    return agreement(export.net, loaded, export.samples, "timm's network", exact=True)
+    check = agreement(export.net, loaded, export.samples, "timm's network", exact=True)
+    if export.images is not None and "normalisation" in export.description:
+        check["prepared_by_timm"] = _check_preparation(loaded, export.images, export.samples)
+    return check
+
+
+def _check_preparation(loaded: nn.Module, images: Callable[[int], Image], samples: Tensor) -> int:
+    """Let timm prepare the images that samples were made of, as the folder tells it, and return how many."""
+    from timm.data import create_transform, resolve_data_config
+
+    transform = create_transform(**resolve_data_config({}, model=loaded))
+    others = sum(
+        not torch.allclose(transform(images(i)), sample, rtol=SAME_PIXELS, atol=SAME_PIXELS)
+        for i, sample in enumerate(samples)
+    )
+    if others:
+        raise ExportError(
+            f"timm prepares images otherwise than spikesearch: {others} of {len(samples)} get other pixels. This is a "
+            "defect; please report it."
+        )
+    return len(samples)
 
 
 def timm_config(net: Spikformer, facts: Mapping[str, Any], *, events: bool = False) -> dict[str, Any]:

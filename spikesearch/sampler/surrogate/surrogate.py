@@ -139,24 +139,24 @@ class GaussianProcessSurrogate(Surrogate):
     # --- candidates ---------------------------------------------------------------------------------------------------
 
     def _candidates(self, situation: Situation, rng: np.random.Generator) -> list[Genome]:
-        found: dict[tuple[float, ...], Genome] = {}
+        candidates: dict[tuple[float, ...], Genome] = {}
         for i in range(self.children + self.children // 4):
             genome = situation.make() if i < self.children else situation.domain.sample(rng)
-            found.setdefault(tuple(genome.values()), genome)
-        return [genome for genome in found.values() if situation.usable(genome)]
+            candidates.setdefault(tuple(genome.values()), genome)
+        return [genome for genome in candidates.values() if situation.usable(genome)]
 
     def _neighbours(
         self, situation: Situation, candidates: list[Genome], scores: np.ndarray, rng: np.random.Generator
     ) -> list[Genome]:
         """Return unseen neighbours of the three best candidates; continuous genes are moved by mutation elsewhere."""
         known = {tuple(genome.values()) for genome in candidates}
-        found: dict[tuple[float, ...], Genome] = {}
+        neighbours: dict[tuple[float, ...], Genome] = {}
         for i in np.argsort(-scores, kind="stable")[:3]:
             for genome in situation.domain.neighbours(candidates[i], rng):
                 key = tuple(genome.values())
                 if key not in known:
-                    found.setdefault(key, genome)
-        fresh = list(found.values())
+                    neighbours.setdefault(key, genome)
+        fresh = list(neighbours.values())
         if len(fresh) > self.neighbours:
             fresh = [fresh[i] for i in np.sort(rng.choice(len(fresh), self.neighbours, replace=False))]
         return [genome for genome in fresh if situation.usable(genome)]

@@ -122,6 +122,7 @@ class Search:
         budget: How much may be done.
         constraints: Upper bounds of a trial's attributes.
         num_classes: Number of classes; a subnet that hardly does better than guessing is dead, hence infeasible.
+        majority_share: Share of the most frequent class, which a guess would be.
         beta: Weight of the energy in F_AEB.
         on_trial: Called with the result of every trial that this worker has finished.
         stop: Asked before every trial whether to end early.
@@ -138,6 +139,7 @@ class Search:
         worker: Worker,
         budget: Budget,
         num_classes: int,
+        majority_share: float = 0.0,
         constraints: Mapping[str, float] | None = None,
         beta: float = 0.02,
         on_trial: Callable[[FinishedTrial], None] | None = None,
@@ -150,7 +152,7 @@ class Search:
         self._lock = lock
         self._worker = worker
         self._budget = budget
-        self._num_classes = num_classes
+        self._dead_below = dead_below(num_classes, majority_share)
         self._constraints = dict(constraints or {})
         self._beta = beta
         self._on_trial = on_trial
@@ -310,7 +312,7 @@ class Search:
 
     def _finish(self, trial: FrozenTrial, score: ScoreLike) -> FinishedTrial | None:
         assert self._reference_energy is not None
-        constraints = {"dead": dead_below(self._num_classes) - score.accuracy}
+        constraints = {"dead": self._dead_below - score.accuracy}
         for key, bound in self._constraints.items():
             constraints[key] = float(getattr(score, key)) - bound
         attrs = {
@@ -389,6 +391,7 @@ def build_search(
         worker=Worker.here(budget.run),
         budget=budget,
         num_classes=session.data.num_classes,
+        majority_share=session.data.majority_share,
         constraints=config.constraints,
         beta=config.report.beta,
         on_trial=on_trial,
