@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from spikesearch.nn import Spikformer
 from tests.nn.conftest import SPACE, trained
 from tests.nn.test_lif import spikingjelly
 
