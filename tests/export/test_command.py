@@ -101,7 +101,7 @@ def test_the_facts_say_how_raw_images_are_normalised(trained: Session) -> None:
 
 def test_a_retrained_network_is_exported_with_its_own_weights(trained: Session, tmp_path: Path) -> None:
     net = trained.scorer().extract(find_trial(trained.study, 0).architecture)
-    torch.nn.init.normal_(net.head.weight)
+    torch.nn.init.normal_(net.get_parameter("head.weight"))
     facts = {"study": "tiny", "trial": 0, "test_accuracy": 0.5, "retrained": {"from": "scratch"}}
     source = save_network(tmp_path / "retrained", net, facts)
     folder = export_subnet(trained, network=source, output=tmp_path / "out")
