@@ -147,4 +147,5 @@ class _LastSpikes:
         if spikes is not None and spikes.data_ptr() == x.data_ptr() and spikes.numel() == x.numel():
             self._spikes = None
             return self._count
-        return self._add_up(x)
+        count: float = self._add_up(x)
+        return count

@@ -32,7 +32,7 @@ class Packed:
     @property
     def largest(self) -> int:
         """A bound of the values."""
-        return 2 ** len(self.planes) - 1
+        return (1 << len(self.planes)) - 1
 
     def bytes(self) -> np.ndarray:
         """Return the whole numbers, uint8, flat."""

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from spikesearch.data.keyed import uniforms
-from spikesearch.nn.network import Network
 from spikesearch.streams import DROP_PATH
+
+
+class Branched(Protocol):
+    """A network of blocks with residual branches, such as :class:`~spikesearch.nn.network.Network`."""
+
+    def branches(self) -> Iterable[tuple[int, nn.Module]]:
+        """Return the branches, each with the number of its block."""
 
 
 class DropPath:
@@ -31,7 +37,7 @@ class DropPath:
         rate: Probability in the last block, at least 0 and below 1.
     """
 
-    def __init__(self, net: Network, rate: float) -> None:
+    def __init__(self, net: Branched, rate: float) -> None:
         from timm.layers import calculate_drop_path_rates
 
         depths, self._branches = zip(*net.branches(), strict=True)

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import yaml
 
 from spikesearch.cli.output import Format, emit
 
-RESULT = {"name": "a: b", "numbers": [1, 2.5], "none": None}
+RESULT: dict[str, Any] = {"name": "a: b", "numbers": [1, 2.5], "none": None}
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,8 @@ def test_transparent_pixels_show_the_ground(tmp_path: Path, kind: str, backgroun
 def test_opaque_images_with_an_alpha_channel_are_read_as_before(tmp_path: Path, kind: str) -> None:
     rgb = noise(SIDE, SIDE, 3)
     image = Image.fromarray(rgb).convert("P") if kind == "P levels" else Image.fromarray(rgb).convert(kind)
-    fill(tmp_path, image, **({"transparency": b"\xff" * 256} if kind == "P levels" else {}))
+    options: dict[str, Any] = {"transparency": b"\xff" * 256} if kind == "P levels" else {}
+    fill(tmp_path, image, **options)
     data = load(tmp_path)
     assert data.notes == data.rereads == ()
     assert data.in_channels == (1 if kind == "LA" else 3)
@@ -232,8 +233,8 @@ def test_plain_images_of_all_modes_are_read_as_they_are(tmp_path: Path, mode: st
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
 def test_more_than_8_bits_are_refused_by_name_and_counted(tmp_path: Path, dtype: type) -> None:
     ending = "png" if dtype is np.uint16 else "jpg"  # a TIFF file with a wrong name
-    folder = fill(tmp_path, Image.fromarray(np.full((SIDE, SIDE), 300, dtype)), ending,
-                  **({} if ending == "png" else {"format": "TIFF"}))  # fmt: skip
+    options: dict[str, Any] = {} if ending == "png" else {"format": "TIFF"}
+    folder = fill(tmp_path, Image.fromarray(np.full((SIDE, SIDE), 300, dtype)), ending, **options)
     with pytest.raises(
         DataError, match=r"a/0\..* has pixels of mode '[IF].*', but 8-bit .* 9 more cannot be used"
     ) as e:

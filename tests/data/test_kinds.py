@@ -138,7 +138,8 @@ def test_a_folder_of_two_kinds_is_asked_about(folder: Path, tmp_path: Path) -> N
     for name in ("a", "b"):
         (folder / name).mkdir()
         for i in range(6):
-            np.savez(folder / name / f"{i}.npz", **{key: np.arange(20) % 2 for key in "xyp"}, t=np.arange(20))
+            bits = np.arange(20) % 2
+            np.savez(folder / name / f"{i}.npz", x=bits, y=bits, p=bits, t=np.arange(20))
     output = tmp_path / "mine.yaml"
     with pytest.raises(DataError, match=r"holds data of several kinds \(events, text\); say which with --kind"):
         init_study_file(folder, output)

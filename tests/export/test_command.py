@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,7 +102,7 @@ def test_the_facts_say_how_raw_images_are_normalised(trained: Session) -> None:
 
 def test_a_retrained_network_is_exported_with_its_own_weights(trained: Session, tmp_path: Path) -> None:
     net = trained.scorer().extract(find_trial(trained.study, 0).architecture)
-    torch.nn.init.normal_(net.head.weight)
+    torch.nn.init.normal_(net.get_parameter("head.weight"))
     facts = {"study": "tiny", "trial": 0, "test_accuracy": 0.5, "retrained": {"from": "scratch"}}
     source = save_network(tmp_path / "retrained", net, facts)
     folder = export_subnet(trained, network=source, output=tmp_path / "out")
@@ -152,7 +153,7 @@ def test_images_that_timm_prepares_otherwise_are_refused(trained: Session, tmp_p
     net, search = trained.scorer().extract(find_trial(trained.study, 0).architecture), trained.data.search
     assert isinstance(search, StoredSplit)
     facts = read_facts(export_subnet(trained, 0))
-    options = {"samples": search.images(range(5)), "facts": facts}
+    options: dict[str, Any] = {"samples": search.images(range(5)), "facts": facts}
     folder = export_network(net, tmp_path / "x", "timm", images=search.whole, **options)
     assert read_facts(folder)["check"]["prepared_by_timm"] == 5
     with pytest.raises(ExportError, match="timm prepares images otherwise than spikesearch: 5 of 5 get other pixels"):

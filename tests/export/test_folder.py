@@ -72,7 +72,7 @@ def test_facts_come_back_and_cannot_pose_as_the_network(tmp_path: Path, net: Spi
     found = read_facts(folder)
     assert {key: found[key] for key in facts} == facts
     assert found["architecture"] == ARCH.to_dict()
-    assert torch.equal(load_network(folder).head.weight, net.head.weight)
+    assert torch.equal(load_network(folder).get_parameter("head.weight"), net.get_parameter("head.weight"))
 
 
 def test_nothing_else_is_left_behind(folder: Path) -> None:
@@ -158,7 +158,7 @@ def test_the_same_network_replaces_itself(folder: Path, net: Spikformer) -> None
 
 
 def other_weights(folder: Path, net: Spikformer) -> Path:
-    nn.init.zeros_(net.head.bias)
+    nn.init.zeros_(net.get_parameter("head.bias"))
     return folder
 
 

@@ -47,7 +47,7 @@ def test_agreement_tells_what_was_compared(net: Spikformer, digits: Tensor) -> N
 
 def test_another_network_does_not_agree(net: Spikformer, digits: Tensor) -> None:
     other = copy.deepcopy(net)
-    nn.init.normal_(other.head.weight)
+    nn.init.normal_(other.get_parameter("head.weight"))
     with pytest.raises(ExportError, match=r"The copy does not compute .* samples get another class"):
         agreement(net, other, digits, "The copy")
 

@@ -28,7 +28,7 @@ def trained(image_size: int = 8, in_channels: int = 1, frames: int | None = None
     for name, parameter in supernet.named_parameters():
         if name.endswith("log_gain"):  # as after training: the gains of the neuron genes have moved apart
             parameter.data += 0.5 + 0.2 * torch.randn_like(parameter)
-    torch.nn.init.normal_(supernet.head.bias)
+    torch.nn.init.normal_(supernet.get_parameter("head.bias"))
     supernet.train()
     rng = np.random.default_rng(0)
     size = (16, in_channels, image_size, image_size)

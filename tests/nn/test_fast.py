@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -46,7 +47,8 @@ def test_events(events: Supernet) -> None:
 
 def test_a_unit_is_folded_by_hand(supernet: Supernet) -> None:
     net = supernet.extract(SPACE.smallest)
-    unit, folded = net.blocks[0].mlp.fc1, fuse(net).blocks[0].mlp.fc1
+    unit: Any = net.get_submodule("blocks.0.mlp.fc1")
+    folded: Any = fuse(net).get_submodule("blocks.0.mlp.fc1")
     scale = (unit.bn.weight.double() / (unit.bn.running_var.double() + unit.bn.eps).sqrt())[:, None]
     shift = unit.bn.bias.double() - scale[:, 0] * unit.bn.running_mean.double()
     torch.testing.assert_close(folded.linear.weight.double(), unit.linear.weight.double() * scale, rtol=1e-5, atol=1e-6)

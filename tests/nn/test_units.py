@@ -87,7 +87,7 @@ def test_elastic_layers_have_the_widths_of_the_largest(residual: str) -> None:
     for unit in supernet.units():
         layer = supernet.get_submodule(unit.weights)
         outputs = unit.outputs * (layer.groups if isinstance(layer, ElasticLinear) else 1)
-        assert layer.weight.shape[:2] == (outputs, unit.inputs)
+        assert layer.get_parameter("weight").shape[:2] == (outputs, unit.inputs)
     assert [unit.name for unit in supernet.units()] == [unit.name for unit in supernet.units(SPACE.largest)]
 
 

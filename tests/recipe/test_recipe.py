@@ -95,7 +95,7 @@ def test_it_runs_to_the_number_of_trials_and_its_best_is_usable(url: str, tmp_pa
     study = again(url)
     assert len(study.trials) == 4
     assert all(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in study.trials)
-    ranges = about.distributions()
+    ranges: dict[str, Any] = about.distributions()
     for trial in study.trials:
         assert all(ranges[name].low <= value <= ranges[name].high for name, value in trial.params.items())
         assert len(trial.intermediate_values) <= trial.params["epochs"]

@@ -28,6 +28,7 @@ def result() -> StudyResult:
         name="leaves",
         storage="memory",
         convention="strict",
+        majority_share=0.1,
         states={"complete": 4},
         trials=trials,
         hypervolume=0.5,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikesearch.config import ScoringConfig
-from spikesearch.data.bundle import DataBundle
+from spikesearch.data.bundle import DataBundle, Split
 from spikesearch.energy import EnergyModel
 from spikesearch.energy.activity import Activity, LayerActivity
 from spikesearch.energy.measure import measure_activity
@@ -41,8 +42,8 @@ class Samples:
 
 
 def bundle(draw, *shape: int, frames: int | None = None) -> DataBundle:
-    splits = [Samples(draw((count, *shape))) for count in (40, 50, 30)]
-    return DataBundle(*splits, 7, shape[-3], 8, frames, tuple("abcdefg"), "0" * 16)
+    train, search, test = (cast(Split, Samples(draw((count, *shape)))) for count in (40, 50, 30))
+    return DataBundle(train, search, test, 7, shape[-3], 8, frames, tuple("abcdefg"), "0" * 16)
 
 
 CONFIG = ScoringConfig(batch_size=20, calibration_images=16)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spikesearch.data import load_data
-from spikesearch.energy.activity import measure_activity
+from spikesearch.energy.measure import measure_activity
 from spikesearch.nn import Spikformer
 from spikesearch.scoring import observe
 from tests.study.helpers import tiny_config

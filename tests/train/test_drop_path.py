@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from timm.layers import calculate_drop_path_rates
 from torch import Tensor, nn
 
 from spikesearch.nn import Spikformer, Supernet
+from spikesearch.nn.network import Network
 from spikesearch.space import SearchSpace
 from spikesearch.train import SandwichStrategy, Trainer, weights_hash
 from spikesearch.train.drop_path import DropPath
@@ -39,7 +41,7 @@ class Branches(nn.Module):
         self.blocks = nn.ModuleList(Block() for _ in range(depth))
 
     def branches(self) -> list[tuple[int, nn.Module]]:
-        return [(i, branch) for i, block in enumerate(self.blocks) for branch in (block.attn, block.mlp)]
+        return [(i, branch) for i, block in enumerate(self.blocks) for branch in block.children()]
 
     def forward(self, x: Tensor) -> list[Tensor]:
         return [branch(x) for _, branch in self.branches()]
@@ -59,7 +61,7 @@ def test_samples_skip_with_all_their_steps_and_the_rest_is_scaled_as_by_timm(dty
     with drop_path.attached():
         factors = net(ones)
     for index, factor in enumerate(factors):
-        rate = calculate_drop_path_rates(0.6, 3)[index // 2]
+        rate = cast(float, calculate_drop_path_rates(0.6, 3)[index // 2])
         assert factor.dtype == dtype
         assert torch.equal(factor, factor[:1, :, :1, :1].expand_as(factor)), "time steps and tokens stay together"
         expected = TimmDropPath(rate).train()(torch.ones(1000, 1, dtype=dtype)).unique()  # timm masks the first axis
@@ -67,10 +69,11 @@ def test_samples_skip_with_all_their_steps_and_the_rest_is_scaled_as_by_timm(dty
 
 
 def test_the_rate_is_kept_over_many_draws_and_branches_are_independent() -> None:
-    drop_path = DropPath(Branches(), 0.6)
+    drop_path = DropPath(cast(Network, Branches()), 0.6)
     drawn = []
     for step in range(50):
         drop_path.draw((0, 0, step), np.arange(200), CPU)
+        assert drop_path._scales is not None
         drawn.append(drop_path._scales)
     scales = torch.cat(drawn, 1)
     assert scales.mean(1).tolist() == pytest.approx([1.0] * 6, abs=0.05)
@@ -80,10 +83,11 @@ def test_the_rate_is_kept_over_many_draws_and_branches_are_independent() -> None
 
 
 def test_what_is_skipped_depends_on_key_and_sample_alone() -> None:
-    drop_path = DropPath(Branches(), 0.6)
+    drop_path = DropPath(cast(Network, Branches()), 0.6)
 
     def drawn(key: tuple[int, ...], samples: list[int]) -> Tensor:
         drop_path.draw(key, np.array(samples), CPU)
+        assert drop_path._scales is not None
         return drop_path._scales
 
     whole = drawn((3, 1, 2), [5, 9, 2, 7])
@@ -155,7 +159,9 @@ def test_interrupted_training_skips_the_same(digits, tmp_path: Path, changes) ->
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
-def test_the_trainer_draws_for_the_images_that_it_shows(digits, fresh, accumulate: int, tmp_path: Path) -> None:
+def test_the_trainer_draws_for_the_images_that_it_shows(
+    digits, fresh, accumulate: int, tmp_path: Path, monkeypatch
+) -> None:
     recipe = DROPPING.model_copy(update={"accumulate": accumulate, "batch_size": 50, "mixup": 0.0})
     trainer = Trainer(
         fresh,
@@ -174,7 +180,7 @@ def test_the_trainer_draws_for_the_images_that_it_shows(digits, fresh, accumulat
         asked.append((key, samples.tolist()))
         draw(key, samples, device)
 
-    trainer.drop_path.draw = noted
+    monkeypatch.setattr(trainer.drop_path, "draw", noted)
     indices = np.arange(100, 150)
     trainer._backward(indices, 2, 7)
     assert {key for key, _ in asked} == {(4, 2, 7)}
