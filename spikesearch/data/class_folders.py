@@ -249,13 +249,16 @@ def _parts(paths: Sequence[str], empty: Sequence[str], root: Path, what: str, no
     trains = [name for name in firsts if name in deep and name.lower() in TRAIN_NAMES]
     tests = sorted((name for name in firsts if name.lower() in TEST_NAMES), key=lambda name: _rank(name, TEST_NAMES))
     if not trains:
-        alike = [name for name in firsts if name in deep and _words(name) & {*TRAIN_NAMES, *TEST_NAMES}]
+        all_parts = all(name.lower() in (*TRAIN_NAMES, *TEST_NAMES) for name in firsts)
+        alike = [name for name in firsts if all_parts or (name in deep and _words(name) & {*TRAIN_NAMES, *TEST_NAMES})]
         if alike:
             raise DataError(
-                f"{root} holds {' and '.join(alike)}, which could be a part of the data set or a class. Call the parts "
-                "train and test, or give the folder of one part as `data.path`."
+                f"{root} holds {' and '.join(alike)}, which could be a part of the data set or a class. Call parts "
+                "train and test, each with the folders of its classes, or give the folder of one as `data.path`."
             )
-        notes += [f"{root / name} is a class, because there is no folder train beside it." for name in tests]
+        notes += [
+            f"{root / name} is a class, because there is no folder train with classes beside it." for name in tests
+        ]
         return {"": False}
     others = [path for path in paths if path.split("/")[0] not in (*trains, *tests)]
     if len(trains) > 1 or (others and not tests):

@@ -113,16 +113,19 @@ def class_names(files: Recordings) -> tuple[str, ...]:
     return tuple(sorted({name for _, name, _ in files}, key=_natural))
 
 
-def survey(files: Recordings, unit: Unit, *, skip_unreadable: bool) -> tuple[int, list[str]]:
+def survey(
+    files: Recordings, sensor: tuple[int, int] | None, unit: Unit, *, skip_unreadable: bool
+) -> tuple[tuple[int, int], list[str]]:
     """Read every recording once.
 
     Args:
         files: The recordings.
+        sensor: Height and width in pixels; ``None`` infers them.
         unit: Of their times.
         skip_unreadable: Do not count recordings that cannot be used.
 
     Returns:
-        The side of the smallest square sensor that holds all events, and what is doubtful about times.
+        ``sensor``, or the smallest square one that holds all events, and what is doubtful about times.
 
     Raises:
         DataError: If a recording cannot be read or has a coordinate beyond any sensor, and must be counted; or if none
@@ -133,7 +136,7 @@ def survey(files: Recordings, unit: Unit, *, skip_unreadable: bool) -> tuple[int
     for path, _, _ in files:
         try:
             events = read_events(path, unit)
-            side = max(side, _needed_side(events, path))
+            side = max(side, _needed_side(events, path) if sensor is None else 1)
         except DataError as error:
             problems.append(str(error))
             continue
@@ -148,7 +151,7 @@ def survey(files: Recordings, unit: Unit, *, skip_unreadable: bool) -> tuple[int
     for doubt, sentence in DOUBTS.items():
         if paths := doubtful.get(doubt):
             notes.append(sentence.format(listed(paths, "recordings")))
-    return side, notes
+    return sensor or (side, side), notes
 
 
 def _needed_side(events: Events, path: Path) -> int:

@@ -82,13 +82,14 @@ def test_classes_that_are_called_like_parts_are_classes(tmp_path: Path) -> None:
     labels, tests, notes = arrange(tmp_path, "car/1.png", "train/1.png", "test/1.png")
     assert set(labels.values()) == {"car", "train", "test"}
     assert not tests
-    assert notes == ["test is a class, because there is no folder train beside it."]
+    assert notes == ["test is a class, because there is no folder train with classes beside it."]
 
 
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
         (("seg_train/a/1.png", "seg_test/a/1.png"), "holds seg_test and seg_train, which could be a part"),
+        (("Train/1.png", "Test/1.png"), "holds Test and Train, which could be a part of the data set or a class"),
         (("a/1.png", "b/1.png", "test/a/1.png"), "holds test, which could be a part of the data set or a class"),
         (("car/vw/1.png", "train/ice/1.png"), "holds train and car: is train a part of the data set or a class"),
         (("train/a/1.png", "Training/a/1.png"), "holds Training and train: is Training a part"),

@@ -236,6 +236,8 @@ def test_an_impossible_coordinate_is_named_and_does_not_set_the_sensor(tmp_path:
     with pytest.raises(DataError, match=r"10/4.npz has an event at coordinate 131071, but .* at most 4096 pixels"):
         load_data(config(tmp_path), seed=0)
     assert load_data(config(tmp_path, skip_unreadable=True), seed=0).image_size == 8
+    write(bad, 1, x=np.append(np.zeros(59), 5000))
+    assert load_data(config(tmp_path, sensor=(5001, 5001), downsample=64), seed=0).image_size == 79  # if it is stated
 
 
 def test_recordings_that_are_all_bad_are_an_error(tmp_path: Path) -> None:

@@ -49,8 +49,8 @@ def load(config: EventFolderData) -> Source:
     from spikesearch.data.events import event_source, find_recordings, survey
 
     recordings, notes, rereads = find_recordings(Path(config.path))
-    side, doubts = survey(recordings, config.time_unit, skip_unreadable=config.skip_unreadable)
-    source = event_source(recordings, config, config.sensor or (side, side), config.time_unit)
+    sensor, doubts = survey(recordings, config.sensor, config.time_unit, skip_unreadable=config.skip_unreadable)
+    source = event_source(recordings, config, sensor, config.time_unit)
     return replace(source, notes=(*notes, *doubts), rereads=tuple(rereads))
 
 
@@ -64,7 +64,8 @@ def infer(folder: Path) -> Inference | None:
         return None
     recordings, _, _ = find_recordings(folder)
     unit = _time_unit(recordings)
-    side, _ = survey(recordings, unit, skip_unreadable=True)
+    sensor, _ = survey(recordings, None, unit, skip_unreadable=True)
+    side = sensor[0]
     downsample = -(-side // LARGEST_SIZE)
     duration = _typical_duration(recordings, unit)
     frames = next((count for count in FRAMES if count * FRAME_MS >= duration), FRAMES[-1])
@@ -72,7 +73,7 @@ def infer(folder: Path) -> Inference | None:
     config = EventFolderData(
         kind="events", path=str(folder), frames=frames, downsample=downsample, memory_mb=0, skip_unreadable=True
     )
-    source = event_source(recordings, config, (side, side), unit)
+    source = event_source(recordings, config, sensor, unit)
     return Inference(
         source.labels,
         source.defined_test,
