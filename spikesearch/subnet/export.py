@@ -71,7 +71,7 @@ def export_subnet(
         session.folder / "exports" / f"{name}-{to}" if output is None else output,
         to,
         samples=search.images(range(min(len(search), CHECK_SAMPLES))),
-        images=search.whole if isinstance(search, StoredSplit) and trained.data.frames is None else None,
+        images=search.whole if isinstance(search, StoredSplit) and session.data.frames is None else None,
         facts=facts,
         energies=_energies(session, net),
         opset=opset,

@@ -148,13 +148,15 @@ def test_images_of_any_shape_are_prepared_by_timm_as_in_the_study(tmp_path: Path
     assert float(distances.min(1).values.max()) < 1e-2
 
 
-def test_images_that_timm_prepares_otherwise_are_refused(trained: Trained, tmp_path: Path) -> None:
-    net, search = trained.scorer.extract(find_trial(trained.study, 0).architecture), trained.data.search
+def test_images_that_timm_prepares_otherwise_are_refused(trained: Session, tmp_path: Path) -> None:
+    net, search = trained.scorer().extract(find_trial(trained.study, 0).architecture), trained.data.search
     assert isinstance(search, StoredSplit)
     facts = read_facts(export_subnet(trained, 0))
-    options = {"samples": search.images(range(5)), "facts": facts}
-    folder = export_network(net, tmp_path / "x", "timm", images=search.whole, **options)
+    samples = search.images(range(5))
+    folder = export_network(net, tmp_path / "x", "timm", samples=samples, facts=facts, images=search.whole)
     assert read_facts(folder)["check"]["prepared_by_timm"] == 5
     with pytest.raises(ExportError, match="timm prepares images otherwise than spikesearch: 5 of 5 get other pixels"):
-        export_network(net, tmp_path / "y", "timm", images=lambda i: search.whole(i).rotate(90), **options)
+        export_network(
+            net, tmp_path / "y", "timm", samples=samples, facts=facts, images=lambda i: search.whole(i).rotate(90)
+        )
     assert not (tmp_path / "y").exists()

@@ -132,7 +132,7 @@ def test_a_training_as_timm_does_it_and_back(folder: Path, images: Path, tmp_pat
     x = torch.randn(6, 3, SIZE, SIZE)
     assert torch.equal(again(x), ema.module.eval()(x))
 
-    save_for_hf(again, tmp_path / "hub")
+    save_for_hf(again, str(tmp_path / "hub"))
     hub = timm.create_model(f"local-dir:{tmp_path / 'hub'}", pretrained=True).eval()
     assert torch.equal(hub(x), again(x))
     kept = resolve_data_config({}, model=hub)
@@ -146,7 +146,7 @@ def test_a_folder_for_the_hub_and_back(tmp_path: Path, digits: Tensor, safe: Any
     options = {**STANDARD, "in_chans": 1, "img_size": 8, "residual": residual, "pool_stages": (1, 3)}
     model = timm.create_model(NAME, arch=arch, **options).eval()
     model.reset_classifier(7)
-    save_for_hf(model, tmp_path / "hub", safe_serialization=safe)
+    save_for_hf(model, str(tmp_path / "hub"), safe_serialization=safe)
     again = timm.create_model(f"local-dir:{tmp_path / 'hub'}", pretrained=True).eval()
     assert (again.num_classes, again.residual, again.pool_stages) == (7, residual, (1, 3))
     assert torch.equal(again(digits[:16]), model(digits[:16]))
@@ -192,7 +192,7 @@ def test_features_are_dropped_in_front_of_the_head(digits: Tensor) -> None:
 def test_a_sample_skips_a_branch_in_all_time_steps_or_in_none(digits: Tensor) -> None:
     arch = replace(ARCH, blocks=ARCH.blocks * 2)
     torch.manual_seed(0)
-    options = {"in_chans": 1, "img_size": 8, "residual": "membrane"}
+    options: dict[str, Any] = {"in_chans": 1, "img_size": 8, "residual": "membrane"}
     model = timm.create_model(NAME, arch=arch, drop_path_rate=0.4, **options).train()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d):
