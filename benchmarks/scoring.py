@@ -34,8 +34,9 @@ from parts.noise import noise_bundle
 from parts.scoring_racing import replay_races
 from tables.scoring_proposals import FILE, load
 
-from spikesearch import Architecture, EnergyReport, Supernet, activity
+from spikesearch import Architecture, EnergyReport, Supernet
 from spikesearch.config import ScoringConfig
+from spikesearch.energy import measure
 from spikesearch.nn import lif
 from spikesearch.scoring import Scorer
 
@@ -47,11 +48,11 @@ HALF = 100
 def float64_sums() -> Iterator[None]:
     """Sum every input and output of every layer in float64, one by one."""
 
-    class Forgetful(activity._LastSpikes):
+    class Forgetful(measure._LastSpikes):
         def keep(self, spikes: torch.Tensor) -> float:
-            return activity._sum(spikes)
+            return measure._sum(spikes)
 
-    with mock.patch.object(activity, "count", activity._sum), mock.patch.object(activity, "_LastSpikes", Forgetful):
+    with mock.patch.object(measure, "count", measure._sum), mock.patch.object(measure, "_LastSpikes", Forgetful):
         yield
 
 

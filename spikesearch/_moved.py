@@ -79,9 +79,17 @@ MODULES: dict[str, tuple[str, ...]] = {
 # Names that left a module, or changed with it, as ``module:name``. A module that still exists needs the line
 # ``__getattr__ = moved_names(__name__)`` besides.
 NAMES: dict[str, dict[str, str]] = {
-    "spikesearch.study.search": {
-        name: f"spikesearch.study.search.loop:{name}" for name in ("Budget", "Finished", "Outcome", "Search", "Task")
+    "spikesearch.export.formats": {
+        "ExportFormat": "spikesearch.export.registry:ExportFormat",
+        "FORMATS": "spikesearch.export.registry:FORMATS",
+        "check_format": "spikesearch.export.write:check_format",
+        "export_network": "spikesearch.export.write:export_network",
     },
+    "spikesearch.study.search": {
+        "Finished": "spikesearch.study.search.loop:FinishedTrial",
+        **{name: f"spikesearch.study.search.loop:{name}" for name in ("Budget", "Outcome", "Search", "Task")},
+    },
+    "spikesearch.study.trained": {"Trained": "spikesearch.study.session:Session"},
 }
 
 

@@ -45,11 +45,12 @@ USED = {
     "spikesearch.energy": "EnergyModel EnergyReport LayerEnergy",
     "spikesearch.export": "FORMATS export_network load_network read_facts save_network",
     "spikesearch.export.card": "model_card",
+    "spikesearch.export.formats": "FORMATS ExportFormat check_format export_network",
     "spikesearch.export.portable": "agreement",
     "spikesearch.export.timm_net": "TimmSpikformer",
     "spikesearch.fitness": "dead_below f_aeb recommend",
     "spikesearch.nn": "ChannelStats Spikformer Stage SubnetStats Supernet count_parameters fuse",
-    "spikesearch.nn.spikformer": "Attention Block ConvUnit LinearUnit MLP Spikformer Stem",
+    "spikesearch.nn.spikformer": "Block ConvUnit LinearUnit Spikformer Stem count_parameters",
     "spikesearch.sampler": "ArchitectureMutation BlockCrossover CrowdingSelection ESNNSampler FAEBSelection "
     "GaussianProcessSurrogate SamplerError Situation SpaceExhaustedError SpaceFillingDesign UniformCrossover "
     "UnseenOnly",
@@ -59,8 +60,8 @@ USED = {
     "spikesearch.study": "create_study load_study run_study",
     "spikesearch.study.fidelity_networks": "NetworkList",
     "spikesearch.study.fidelity_stats": "Retest",
-    "spikesearch.study.prepare": "trained_supernet",
-    "spikesearch.study.search": "Budget Search",
+    "spikesearch.study.search": "Budget Finished Search",
+    "spikesearch.study.trained": "Evaluation Trained evaluate_subnet extract_subnet open_trained",
     "spikesearch.train": "SandwichStrategy Trainer load_supernet supernet_facts train_supernet weights_hash",
     "spikesearch.train.distributed": "own_device",
 }

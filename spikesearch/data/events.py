@@ -102,10 +102,8 @@ def find_recordings(path: Path) -> tuple[Recordings, list[str], list[str]]:
     placing = place(files.usable, root, "recordings", files.empty)
     notes = [*notes_on(files, placing.homes, root, "recordings", ENDINGS), *placing.notes]
     if root != path:
-        beside = [name for name in list_files(path, ENDINGS).usable if not name.startswith("events_np/")]
-        notes += [f"{len(beside)} recordings, such as {path / min(beside)}, are not used: only events_np is."] * bool(
-            beside
-        )
+        beside = [path / name for name in sorted(list_files(path, ENDINGS).usable) if not name.startswith("events_np/")]
+        notes += [f"{listed(beside, 'recordings')} not used: only events_np is."] if beside else []
     placed = sorted(placing.files, key=lambda file: (file.test, _natural(file.label), root / file.path))
     return [(root / file.path, file.label, file.test) for file in placed], notes, placing.nested
 

@@ -151,10 +151,15 @@ def _text(value: object) -> str:
 
 
 def _relative(folder: Path, base: Path) -> str:
+    folder = folder.resolve()
     try:
-        return os.path.relpath(folder.resolve(), base.resolve())
+        path = os.path.relpath(folder, base.resolve())
     except ValueError:  # another drive
-        return str(folder.resolve())
+        path = str(folder)
+    path = str(folder) if path.startswith("~") else path  # which would be somebody's home
+    if os.path.expandvars(path) != path:
+        raise DataError(f"{folder} holds the name of an environment variable, which would be expanded. Rename it.")
+    return path
 
 
 _TEMPLATE = """# A study of {folder}: {comment}.

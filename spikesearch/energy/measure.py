@@ -136,13 +136,13 @@ class _LastSpikes:
     def __init__(self, add_up: _Sum) -> None:
         self._add_up = add_up
         self._spikes: Tensor | None = None  # kept alive, so that its memory cannot become another tensor
-        self._count = 0.0
+        self._count: Any = 0.0
 
-    def keep(self, spikes: Tensor) -> float:
+    def keep(self, spikes: Tensor) -> Any:
         self._spikes, self._count = spikes, self._add_up(spikes)
         return self._count
 
-    def count(self, x: Tensor) -> float:
+    def count(self, x: Tensor) -> Any:
         spikes = self._spikes
         if spikes is not None and spikes.data_ptr() == x.data_ptr() and spikes.numel() == x.numel():
             self._spikes = None

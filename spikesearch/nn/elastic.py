@@ -59,7 +59,7 @@ class ElasticLinear(Elastic, nn.Linear):
 
     def sliced_weight(self, in_features: int, out_features: int) -> Tensor:
         """Return the weight of the plain layer, ``[groups * out, in]``."""
-        weight = self.weight.unflatten(0, (self.groups, -1))
+        weight: Tensor = self.weight.unflatten(0, (self.groups, -1))
         return weight[:, :out_features, :in_features].flatten(0, 1).contiguous()
 
     def forward(self, x: Tensor, out_features: int) -> Tensor:  # type: ignore[override]
@@ -166,7 +166,7 @@ def _shared_batch_norm(
     with torch.no_grad():
         mean.lerp_(batch_mean, momentum)
         var.lerp_(batch_var * count / (count - 1), momentum)
-    out = rows * (weight * (batch_var + eps).rsqrt()).view(shape) + bias.view(shape)
+    out: Tensor = rows * (weight * (batch_var + eps).rsqrt()).view(shape) + bias.view(shape)
     return out.to(x.dtype)
 
 

@@ -27,7 +27,7 @@ class Packed:
     @property
     def nbytes(self) -> int:
         """Memory of the values."""
-        return int(self.planes.nbytes) + (0 if self.raw is None else int(self.raw.nbytes))
+        return int(self.planes.nbytes + (0 if self.raw is None else self.raw.nbytes))
 
     @property
     def largest(self) -> int:

@@ -174,13 +174,13 @@ def check_keys(where: str, data: Any, known: Collection[str], required: Collecti
 
 def _values(where: str, place: str, genes: Sequence[Gene], data: Any, parts: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return the values of all genes of an owner from its JSON form."""
-    check_keys(where, data, [*(gene.name for gene in genes), *parts], parts)
+    check_keys(where, data, [*(gene.name for gene in genes), *parts], ())
     values = {
         gene.name: gene.read(f"{place}{gene.name}", data[gene.name]) if gene.name in data else gene.absent
         for gene in genes
     }
     required = [gene.name for gene in active_genes(genes, values) if gene.default is None]
-    check_keys(where, data, data, required)
+    check_keys(where, data, data, [*required, *parts])
     return values
 
 

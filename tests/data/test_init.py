@@ -237,7 +237,7 @@ def test_names_that_yaml_reads_as_something_else_stay_text(tmp_path: Path, name:
     output = tmp_path / name / f"{name}.yaml"
     init_study_file(folder, output)
     written = yaml.safe_load(output.read_text())
-    assert written["data"]["path"] == name
+    assert written["data"]["path"] == (str(folder) if name == "~" else name)
     assert isinstance(written["name"], str)
     if re.fullmatch(r"[a-z0-9A-Z_]+", name):
         assert written["name"] == name

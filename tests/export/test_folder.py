@@ -51,16 +51,6 @@ def test_logits_are_the_same_bit_for_bit(
     assert torch.equal(loaded(digits[:64]), net(digits[:64]))
 
 
-def test_a_folder_of_the_first_version_says_nothing_of_residuals(folder: Path, net: Spikformer, digits: Tensor) -> None:
-    said = json.loads((folder / "model.json").read_text())
-    assert said["model"].pop("residual") == "add"
-    (folder / "model.json").write_text(json.dumps(said))
-    loaded = load_network(folder)
-    assert torch.equal(loaded(digits[:8]), net(digits[:8]))
-    save_network(folder, loaded, {})  # the same network
-    assert read_facts(folder)["model"]["residual"] == "add"
-
-
 def test_event_frames_too(tmp_path: Path, digits: Tensor) -> None:
     frames = digits[:60].view(12, 5, 1, 8, 8).expand(-1, -1, 2, -1, -1)
     net = fresh(in_channels=2)

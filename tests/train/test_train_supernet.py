@@ -149,16 +149,6 @@ def test_another_space_data_recipe_or_seed_is_refused(finished, fresh, digits):
     train(fresh, digits, finished, one.model_copy(update={"checkpoint_every_epochs": 7}))
 
 
-def test_a_file_of_the_first_version_says_nothing_of_residuals(finished, fresh, digits, monkeypatch):
-    identity = supernet_facts(finished)["identity"]
-    assert identity.pop("residual") == "add"
-    _edit(finished, identity=identity)
-    monkeypatch.setattr(Trainer, "run", lambda *args, **kwargs: pytest.fail("trained again"))
-    again = train(fresh, digits, finished, RECIPE.model_copy(update={"epochs": 1}))
-    assert weights_hash(again) == weights_hash(load_supernet(finished))
-    assert again.residual == "add"
-
-
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
