@@ -15,6 +15,8 @@ from spikesearch.data.class_folders import listed
 from spikesearch.data.image_files import LEAVE_OUT, ImageFiles
 from spikesearch.errors import DataError
 
+CUT = "cut"  # what was done to an image that 0.1.0 resized or cut otherwise
+
 
 @dataclass(frozen=True)
 class FileStore:
@@ -64,7 +66,7 @@ class FileStore:
         digest = hashlib.sha256()
         for position, file in enumerate(self.files.files):
             digest.update(f"{file.test}/{file.key}:{file.size()}\n".encode())
-            changes = sorted({*PIXELS} & self.changes[position]) if self.changes else []
+            changes = sorted({*PIXELS, CUT} & self.changes[position]) if self.changes else []
             if changes:
                 digest.update(f"{changes} on {self.ground}\n".encode())
         return digest.hexdigest()
@@ -82,6 +84,18 @@ def fit(image: Image.Image, size: int) -> Image.Image:
     left, top = round((width - size) / 2), round((height - size) / 2)
     resized = image.resize((width, height), Image.Resampling.BICUBIC)
     return resized.crop((left, top, left + size, top + size))
+
+
+def cut_anew(shown: tuple[int, int], size: int) -> bool:
+    """Tell whether spikesearch 0.1.0 resized or cut an image in another way than :func:`fit`.
+
+    Args:
+        shown: Its width and height.
+        size: Height and width to which it is resized and cut.
+    """
+    now = [size * side // min(shown) for side in shown]
+    before = [max(size, round(size / min(shown) * side)) for side in shown]
+    return any(new != old or round((new - size) / 2) != (old - size) // 2 for new, old in zip(now, before, strict=True))
 
 
 def to_array(image: Image.Image) -> np.ndarray:
