@@ -31,7 +31,6 @@ def result() -> StudyResult:
         majority_share=0.1,
         states={"complete": 4},
         trials=trials,
-        majority_share=0.5,
         hypervolume=0.5,
         front=[trials[1], trials[0]],
         recommended=trials[1],
