@@ -12,7 +12,7 @@ from torchvision import transforms
 
 from spikesearch.data import load_data
 from spikesearch.data.image_files import ImageFiles
-from spikesearch.data.images import FileStore, cut_anew, fit
+from spikesearch.data.images import FileStore, cut_anew, fit, inspect
 from spikesearch.data.kinds.image_folder import ImageFolderData, load
 
 
@@ -61,7 +61,8 @@ def test_images_that_were_cut_otherwise_are_counted_and_make_other_data(tmp_path
 def test_what_0_1_0_cut_otherwise_is_known(width: int, height: int, size: int) -> None:
     image = picture(0, (width, height), "L")
     scale = size / min(image.size)
-    resized = image.resize(tuple(max(size, round(side * scale)) for side in image.size), Image.Resampling.BICUBIC)
+    sides = [max(size, round(side * scale)) for side in image.size]
+    resized = image.resize(sides, Image.Resampling.BICUBIC)
     left, top = ((side - size) // 2 for side in resized.size)
     before = resized.crop((left, top, left + size, top + size))
     if not cut_anew(image.size, size):
@@ -75,5 +76,7 @@ def test_of_very_much_data_the_hash_of_files_tells_too(tmp_path: Path) -> None:
     wide = load(folder_of(tmp_path / "b", (20, 20), (9, 11)))
     for source, same in ((square, True), (wide, False)):
         assert source.files_hash is not None
-        path = tmp_path / ("a" if same else "b")
-        assert (source.files_hash() == FileStore(ImageFiles(path), 8, 3).files_hash()) == same
+        files = ImageFiles(tmp_path / ("a" if same else "b"))
+        looks = inspect(files, "white", skip_unreadable=False)[1]
+        as_before = FileStore(files, 8, 3, "white", tuple(looks))
+        assert (source.files_hash() == as_before.files_hash()) == same
