@@ -38,7 +38,7 @@ class FileStore:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """See :attr:`spikesearch.data.bundle.Store.shape`."""
+        """See :attr:`spikesearch.data.bundle.SampleStore.shape`."""
         return (self.channels, self.size, self.size)
 
     def __len__(self) -> int:
@@ -54,11 +54,11 @@ class FileStore:
         return self.files.read(position, decode)
 
     def stored(self, positions: np.ndarray) -> np.ndarray:
-        """See :meth:`spikesearch.data.bundle.Store.stored`."""
+        """See :meth:`spikesearch.data.bundle.SampleStore.stored`."""
         return np.stack(self.files.map(lambda i: to_array(fit(self.image(i), self.size)), positions.tolist()))
 
     def raw(self, positions: np.ndarray) -> torch.Tensor:
-        """See :meth:`spikesearch.data.bundle.Store.raw`."""
+        """See :meth:`spikesearch.data.bundle.SampleStore.raw`."""
         return torch.from_numpy(self.stored(positions))
 
     def files_hash(self) -> str:
