@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from spikesearch.study.resolve import Target
 
 
-class Kind(StrEnum):
+class KindChoice(StrEnum):
     """What a study searches."""
 
     architecture = "architecture"
@@ -30,7 +30,9 @@ class SourceChoice(StrEnum):
     scratch = "scratch"
 
 
-KindOption = Annotated[Kind, typer.Option(help="Search architectures, or the recipe that trains one of them best.")]
+KindOption = Annotated[
+    KindChoice, typer.Option(help="Search architectures, or the recipe that trains one of them best.")
+]
 SourceOption = Annotated[
     SourceChoice | None,
     typer.Option(

@@ -23,7 +23,7 @@ from spikesearch.cli.output import (
 )
 from spikesearch.cli.recipe import (
     ArchOption,
-    Kind,
+    KindChoice,
     KindOption,
     RecipeTrialOption,
     SourceOption,
@@ -53,14 +53,14 @@ def create(
     storage: StorageOption = None,
     study_name: NameOption = None,
     skip_if_exists: Annotated[bool, typer.Option("--skip-if-exists", help="Accept a study that exists.")] = False,
-    kind: KindOption = Kind.architecture,
+    kind: KindOption = KindChoice.architecture,
     trial: RecipeTrialOption = None,
     arch: ArchOption = None,
     source: SourceOption = None,
     download: DownloadOption = False,
 ) -> None:
     """Create a study and print its name; nothing is trained yet."""
-    if kind is Kind.recipe:
+    if kind is KindChoice.recipe:
         name = create_recipe(
             study_file,
             trial=trial,

@@ -347,10 +347,10 @@ def load_study_file(path: str | os.PathLike[str]) -> StudyConfig:
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that no calendar has, endless nesting
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     config = StudyConfig.from_dict(content if content is not None else {}, where=str(path))
-    found = resolve_path(getattr(config.data, "path", None), path.parent)
-    if found is None:
+    data_path = resolve_path(getattr(config.data, "path", None), path.parent)
+    if data_path is None:
         return config
-    return config.model_copy(update={"data": config.data.model_copy(update={"path": str(found)})})
+    return config.model_copy(update={"data": config.data.model_copy(update={"path": str(data_path)})})
 
 
 def resolve_path(path: str | None, base_dir: Path) -> Path | None:

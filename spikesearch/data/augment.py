@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from spikesearch.config.data import EventAugment, ImageAugment
-from spikesearch.data.bundle import Augmenter, Normalisation, Store
+from spikesearch.data.bundle import Augmenter, Normalisation, SampleStore
 from spikesearch.data.keyed import uniforms
 from spikesearch.errors import DataError
 from spikesearch.streams import CROP, ERASE, EVENTS, POLICY
@@ -49,7 +49,7 @@ class ImageAugmenter:
     config: ImageAugment
     mean: tuple[float, ...]
 
-    def raw(self, store: Store, positions: np.ndarray, key: tuple[int, ...]) -> torch.Tensor:
+    def raw(self, store: SampleStore, positions: np.ndarray, key: tuple[int, ...]) -> torch.Tensor:
         """See :class:`spikesearch.data.bundle.Augmenter`."""
         draws = uniforms(CROP.key(*key), positions, 6)
         if self.config.crop_scale is not None:
@@ -105,7 +105,7 @@ class EventAugmenter:
 
     config: EventAugment
 
-    def raw(self, store: Store, positions: np.ndarray, key: tuple[int, ...]) -> torch.Tensor:
+    def raw(self, store: SampleStore, positions: np.ndarray, key: tuple[int, ...]) -> torch.Tensor:
         """See :class:`spikesearch.data.bundle.Augmenter`; frames are [n, T, C, H, W]."""
         frames = store.raw(positions)
         count, steps = frames.shape[:2]

@@ -36,7 +36,7 @@ class Split(Protocol):
         """Yield positions, :meth:`images` and labels, ``size`` samples at a time, in order; the last may be fewer."""
 
 
-class Store(Protocol):
+class SampleStore(Protocol):
     """Raw samples by position, before normalisation."""
 
     @property
@@ -52,7 +52,7 @@ class Store(Protocol):
         """Return samples [n, *shape] to compute with: uint8 images, or float32 event counts."""
 
 
-class ImageStore(Store, Protocol):
+class ImageStore(SampleStore, Protocol):
     """Raw samples that were made of images."""
 
     def image(self, position: int) -> Image.Image:
@@ -62,7 +62,7 @@ class ImageStore(Store, Protocol):
 class Augmenter(Protocol):
     """Random changes of raw or normalised samples."""
 
-    def raw(self, store: Store, positions: np.ndarray, key: tuple[int, ...]) -> torch.Tensor:
+    def raw(self, store: SampleStore, positions: np.ndarray, key: tuple[int, ...]) -> torch.Tensor:
         """Return augmented raw samples."""
 
     def normalised(self, samples: torch.Tensor, positions: np.ndarray, key: tuple[int, ...]) -> torch.Tensor:
@@ -90,7 +90,7 @@ class Normalisation:
 class StoredSplit:
     """A :class:`Split` over some positions of a store."""
 
-    store: Store
+    store: SampleStore
     positions: np.ndarray
     labels: torch.Tensor
     normalisation: Normalisation
@@ -204,7 +204,7 @@ class Source:
             always fit in memory.
     """
 
-    store: Store
+    store: SampleStore
     labels: np.ndarray
     class_names: tuple[str, ...]
     defined_test: np.ndarray | None = None
@@ -325,18 +325,18 @@ class ArrayStore:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """See :attr:`Store.shape`."""
+        """See :attr:`SampleStore.shape`."""
         return tuple(self.array.shape[1:])
 
     def __len__(self) -> int:
         return len(self.array)
 
     def stored(self, positions: np.ndarray) -> np.ndarray:
-        """See :meth:`Store.stored`."""
+        """See :meth:`SampleStore.stored`."""
         return np.ascontiguousarray(self.array[positions])
 
     def raw(self, positions: np.ndarray) -> torch.Tensor:
-        """See :meth:`Store.raw`."""
+        """See :meth:`SampleStore.raw`."""
         chosen = self.stored(positions)
         return torch.from_numpy(chosen.astype(np.float32) if chosen.dtype == np.uint16 else chosen)
 

@@ -98,15 +98,15 @@ def _read_everything(splits: dict[str, Any]) -> tuple[dict[str, list[bytes]], fl
 
 
 def _overlaps(digests: dict[str, list[bytes]]) -> list[str]:
-    found = []
+    sentences = []
     for first, second in (("train", "search"), ("train", "test"), ("search", "test")):
         known = set(digests[first])
         count = sum(digest in known for digest in digests[second])
         if count:
-            found.append(
+            sentences.append(
                 f"{count} of the {second} samples are also in {first}, pixel for pixel: accuracy on {second} flatters."
             )
-    return found
+    return sentences
 
 
 def _rare_classes(data: DataBundle) -> list[str]:

@@ -17,7 +17,7 @@ import torch
 from spikesearch.config import expand_path
 from spikesearch.config.data import EventSection
 from spikesearch.data.augment import EventAugmenter
-from spikesearch.data.bundle import ArrayStore, Source, Store
+from spikesearch.data.bundle import ArrayStore, SampleStore, Source
 from spikesearch.data.class_folders import list_files, listed, notes_on, place
 from spikesearch.data.frames import DOUBTS, Events, Unit, Windows, check_event_file, doubts, integrate, read_events
 from spikesearch.errors import ConfigError, DataError, DataNotFoundError, StorageError
@@ -53,7 +53,7 @@ class RecordingStore:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """See :attr:`spikesearch.data.bundle.Store.shape`."""
+        """See :attr:`spikesearch.data.bundle.SampleStore.shape`."""
         size = -(-max(self.sensor) // self.downsample)
         return (self.windows.frames, 2, size, size)
 
@@ -68,11 +68,11 @@ class RecordingStore:
         )
 
     def stored(self, positions: np.ndarray) -> np.ndarray:
-        """See :meth:`spikesearch.data.bundle.Store.stored`."""
+        """See :meth:`spikesearch.data.bundle.SampleStore.stored`."""
         return np.stack([self.frames(position) for position in positions.tolist()])
 
     def raw(self, positions: np.ndarray) -> torch.Tensor:
-        """See :meth:`spikesearch.data.bundle.Store.raw`."""
+        """See :meth:`spikesearch.data.bundle.SampleStore.raw`."""
         return torch.from_numpy(self.stored(positions).astype(np.float32))
 
     def files_hash(self) -> str:
@@ -211,7 +211,7 @@ def _problem(recordings: RecordingStore, position: int) -> str | None:
     return None
 
 
-def _store(recordings: RecordingStore, config: EventSection) -> Store:
+def _store(recordings: RecordingStore, config: EventSection) -> SampleStore:
     shape = (len(recordings), *recordings.shape)
     size = 2 * int(np.prod(shape, dtype=np.int64))
     if size <= config.memory_mb * 2**20:

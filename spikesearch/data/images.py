@@ -15,6 +15,8 @@ from spikesearch.data.class_folders import listed
 from spikesearch.data.image_files import LEAVE_OUT, ImageFiles
 from spikesearch.errors import DataError
 
+CUT = "cut"  # what was done to an image that 0.1.0 resized or cut otherwise
+
 
 @dataclass(frozen=True)
 class FileStore:
@@ -36,7 +38,7 @@ class FileStore:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """See :attr:`spikesearch.data.bundle.Store.shape`."""
+        """See :attr:`spikesearch.data.bundle.SampleStore.shape`."""
         return (self.channels, self.size, self.size)
 
     def __len__(self) -> int:
@@ -52,11 +54,11 @@ class FileStore:
         return self.files.read(position, decode)
 
     def stored(self, positions: np.ndarray) -> np.ndarray:
-        """See :meth:`spikesearch.data.bundle.Store.stored`."""
+        """See :meth:`spikesearch.data.bundle.SampleStore.stored`."""
         return np.stack(self.files.map(lambda i: to_array(fit(self.image(i), self.size)), positions.tolist()))
 
     def raw(self, positions: np.ndarray) -> torch.Tensor:
-        """See :meth:`spikesearch.data.bundle.Store.raw`."""
+        """See :meth:`spikesearch.data.bundle.SampleStore.raw`."""
         return torch.from_numpy(self.stored(positions))
 
     def files_hash(self) -> str:
@@ -64,10 +66,8 @@ class FileStore:
         digest = hashlib.sha256()
         for file, seen in zip(self.files.files, self.seen, strict=True):
             digest.update(f"{file.test}/{file.key}:{file.size()}\n".encode())
-            if reread := sorted({*PIXELS} & seen.changes):  # with other pixels than in 0.1.0
+            if reread := sorted({*PIXELS, CUT} & seen.changes):  # with other pixels than in 0.1.0
                 digest.update(f"{reread} on {self.ground}\n".encode())
-            if not seen.square:
-                digest.update(b"resized as torchvision does\n")
         return digest.hexdigest()
 
 
@@ -83,6 +83,18 @@ def fit(image: Image.Image, size: int) -> Image.Image:
     left, top = round((width - size) / 2), round((height - size) / 2)
     resized = image.resize((width, height), Image.Resampling.BICUBIC)
     return resized.crop((left, top, left + size, top + size))
+
+
+def cut_anew(shown: tuple[int, int], size: int) -> bool:
+    """Tell whether spikesearch 0.1.0 resized or cut an image in another way than :func:`fit`.
+
+    Args:
+        shown: Its width and height.
+        size: Height and width to which it is resized and cut.
+    """
+    now = [size * side // min(shown) for side in shown]
+    before = [max(size, round(size / min(shown) * side)) for side in shown]
+    return any(new != old or round((new - size) / 2) != (old - size) // 2 for new, old in zip(now, before, strict=True))
 
 
 def to_array(image: Image.Image) -> np.ndarray:
@@ -142,10 +154,6 @@ def inspect(files: ImageFiles, ground: Ground | None, *, skip_unreadable: bool) 
         if names:
             files.notes.append(sentence.format(listed(names, "images"), ground=chosen))
             files.rereads += files.notes[-1:] if change in PIXELS else []
-    oblong = [file.name for file, each in zip(files.files, seen, strict=True) if not each.square]
-    files.rereads += (
-        [f"{listed(oblong, 'images')} resized as torchvision does, for not being square."] if oblong else []
-    )
     return chosen, seen
 
 

@@ -136,6 +136,8 @@ class Spikformer(Network):
         torch.Size([3, 10])
     """
 
+    head: nn.Linear
+
     def __init__(
         self,
         arch: Architecture,

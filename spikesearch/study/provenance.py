@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 SCHEMA_VERSION = 1
 METRIC_NAMES = ("accuracy", "energy_uJ")
 
-Kind = Literal["architecture", "recipe"]
+StudyKind = Literal["architecture", "recipe"]
 """What a study searches."""
 
 # What may change from one run of a study to the next: names, places, budgets and how results are shown. Where the data
@@ -49,7 +49,7 @@ def describe(config: StudyConfig) -> dict[str, Any]:
     }
 
 
-def kind_of(study: optuna.Study) -> Kind | None:
+def kind_of(study: optuna.Study) -> StudyKind | None:
     """Return what a study searches; ``None`` if it was not made by spikesearch, or is not complete yet."""
     attrs = study.user_attrs
     if RECIPE in attrs:

@@ -35,7 +35,7 @@ class Target:
     file: StudyConfig | None = None
 
     @property
-    def kind(self) -> provenance.Kind:
+    def kind(self) -> provenance.StudyKind:
         """What the study searches; a study file makes one of architectures."""
         kind = None if self.file is not None or self.study is None else provenance.kind_of(self.study)
         return kind or "architecture"

@@ -206,22 +206,22 @@ class Trainer:
             if self.energy is not None:
                 self.energy.progress = update / (self.config.epochs * self.steps_per_epoch)
             self.optimizer.zero_grad(set_to_none=True)
-            done = self._backward(order[step * size : (step + 1) * size], epoch, step)
+            tally = self._backward(order[step * size : (step + 1) * size], epoch, step)
             # The norm sees every network of the step; the loss that is shown is that of the first.
             limit = math.inf if self.config.clip_grad is None else self.config.clip_grad
             norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), limit))
-            if not math.isfinite(norm + done.loss):
+            if not math.isfinite(norm + tally.loss):
                 remedy = "`train.lr`" if self.energy is None else "`train.lr` or the energy weight"
                 raise TrainingError(f"The training diverged in epoch {epoch + 1}; lower {remedy}.")
             self.optimizer.step()
             if self.ema is not None:
                 self.ema.update(self.model, step=update + 1)
-            seen.loss += done.loss
-            seen.correct += done.correct
-            seen.energy += done.energy
-            seen.images += done.images
+            seen.loss += tally.loss
+            seen.correct += tally.correct
+            seen.energy += tally.energy
+            seen.images += tally.images
             loss, accuracy = seen.loss / seen.images, seen.correct / seen.images
-            bar.advance(loss=loss, accuracy=accuracy, images=done.images, epoch=epoch + 1)
+            bar.advance(loss=loss, accuracy=accuracy, images=tally.images, epoch=epoch + 1)
         seconds = time.perf_counter() - began
         record = {"loss": loss, "accuracy": accuracy, "images_per_s": seen.images / seconds}
         if self.energy is not None:
@@ -234,7 +234,7 @@ class Trainer:
     def _backward(self, indices: np.ndarray, epoch: int, step: int) -> _Tally:
         """Leave the gradient of a batch in the module, that of the mean over its images (of its parts, for energy)."""
         share = self._share(indices, epoch, step)
-        done = _Tally(images=share.total)
+        tally = _Tally(images=share.total)
         for part in shares(len(share.images), self.config.accumulate):
             images = share.images[part]
             if self.drop_path is not None:
@@ -249,23 +249,23 @@ class Trainer:
                     weight=len(images) / share.total,
                 )
             if self.energy is not None:
-                done.energy += float(self.energy.energies[0]) * len(images)
+                tally.energy += float(self.energy.energies[0]) * len(images)
                 self.energy.energies.clear()
-            done.loss += result.loss * len(images)
-            done.correct += float((result.logits.argmax(-1) == share.labels[part]).sum())
+            tally.loss += result.loss * len(images)
+            tally.correct += float((result.logits.argmax(-1) == share.labels[part]).sum())
         if self.team.size > 1:
-            self._add_up(done, len(share.images) / share.total)
-        return done
+            self._add_up(tally, len(share.images) / share.total)
+        return tally
 
-    def _add_up(self, done: _Tally, weight: float) -> None:
+    def _add_up(self, tally: _Tally, weight: float) -> None:
         # All processes train the same networks, so that the same parameters have a gradient in each.
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         statistics = [buffer for buffer in self.model.buffers() if buffer.is_floating_point()]
         for buffer in statistics:
             buffer.mul_(weight)
-        counts = torch.tensor([done.loss, done.correct, done.energy], device=self.device)
+        counts = torch.tensor([tally.loss, tally.correct, tally.energy], device=self.device)
         self.team.add_up([*gradients, *statistics, counts])
-        done.loss, done.correct, done.energy = counts.tolist()
+        tally.loss, tally.correct, tally.energy = counts.tolist()
 
     def _share(self, indices: np.ndarray, epoch: int, step: int) -> _Share:
         """Return this process's share of a batch, augmented and mixed as in the whole batch."""

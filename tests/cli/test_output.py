@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,7 +21,9 @@ RESULT: dict[str, Any] = {"name": "a: b", "numbers": [1, 2.5], "none": None}
         (Format.yaml, lambda text: yaml.safe_load(text) == RESULT and list(yaml.safe_load(text)) == list(RESULT)),
     ],
 )
-def test_a_result_in_every_format(chosen, read, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_result_in_every_format(
+    chosen: Format, read: Callable[[str], bool], capsys: pytest.CaptureFixture[str]
+) -> None:
     emit(
         RESULT,
         chosen,

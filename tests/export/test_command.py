@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -153,9 +152,11 @@ def test_images_that_timm_prepares_otherwise_are_refused(trained: Session, tmp_p
     net, search = trained.scorer().extract(find_trial(trained.study, 0).architecture), trained.data.search
     assert isinstance(search, StoredSplit)
     facts = read_facts(export_subnet(trained, 0))
-    options: dict[str, Any] = {"samples": search.images(range(5)), "facts": facts}
-    folder = export_network(net, tmp_path / "x", "timm", images=search.whole, **options)
+    samples = search.images(range(5))
+    folder = export_network(net, tmp_path / "x", "timm", samples=samples, facts=facts, images=search.whole)
     assert read_facts(folder)["check"]["prepared_by_timm"] == 5
     with pytest.raises(ExportError, match="timm prepares images otherwise than spikesearch: 5 of 5 get other pixels"):
-        export_network(net, tmp_path / "y", "timm", images=lambda i: search.whole(i).rotate(90), **options)
+        export_network(
+            net, tmp_path / "y", "timm", samples=samples, facts=facts, images=lambda i: search.whole(i).rotate(90)
+        )
     assert not (tmp_path / "y").exists()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from spikesearch.data.bundle import Source, Store
+    from spikesearch.data.bundle import SampleStore, Source
 
 
 class DigitsAugment(Section):
@@ -46,7 +46,7 @@ class AffineAugmenter:
 
     config: DigitsAugment
 
-    def raw(self, store: Store, positions: np.ndarray, key: tuple[int, ...]) -> torch.Tensor:
+    def raw(self, store: SampleStore, positions: np.ndarray, key: tuple[int, ...]) -> torch.Tensor:
         """See :class:`spikesearch.data.bundle.Augmenter`."""
         import torch
         from torch.nn import functional

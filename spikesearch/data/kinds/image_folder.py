@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -54,12 +55,20 @@ def load(config: ImageFolderData) -> Source:
     """
     from spikesearch.data.augment import image_augmenter
     from spikesearch.data.bundle import Source
+    from spikesearch.data.class_folders import listed
     from spikesearch.data.image_files import ImageFiles
-    from spikesearch.data.images import FileStore, in_memory, inspect
+    from spikesearch.data.images import CUT, FileStore, cut_anew, in_memory, inspect
 
     files = ImageFiles(Path(config.path))
     _, seen = inspect(files, config.background, skip_unreadable=config.skip_unreadable)
     channels, size = _decide(files, seen, config)
+    anew = [cut_anew(each.size, size) for each in seen]
+    if any(anew):
+        names = [file.name for file, other in zip(files.files, anew, strict=True) if other]
+        files.rereads.append(f"{listed(names, 'images')} resized and cut with the arithmetic of torchvision.")
+    seen = [
+        replace(each, changes=each.changes | {CUT}) if other else each for each, other in zip(seen, anew, strict=True)
+    ]
     on_disk = FileStore(files, size, channels, config.background, tuple(seen))
     small = len(on_disk) * channels * size**2 <= config.memory_mb * 2**20
     return Source(

@@ -116,7 +116,7 @@ class TimmSpikformer(Spikformer):
         weight = next(self.stem.parameters())
         self.num_classes = num_classes
         head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-        self.head = head.to(weight.device, weight.dtype)
+        self.head = head.to(weight.device, weight.dtype)  # type: ignore[assignment]
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Refuse to compute activations twice.
