@@ -61,7 +61,8 @@ def test_images_that_were_cut_otherwise_are_counted_and_make_other_data(tmp_path
 def test_what_0_1_0_cut_otherwise_is_known(width: int, height: int, size: int) -> None:
     image = picture(0, (width, height), "L")
     scale = size / min(image.size)
-    resized = image.resize(tuple(max(size, round(side * scale)) for side in image.size), Image.Resampling.BICUBIC)
+    sides = [max(size, round(side * scale)) for side in image.size]
+    resized = image.resize(sides, Image.Resampling.BICUBIC)
     left, top = ((side - size) // 2 for side in resized.size)
     before = resized.crop((left, top, left + size, top + size))
     if not cut_anew(image.size, size):
