@@ -65,6 +65,11 @@ class Appearance:
     changes: frozenset[str]
     unseen_on: frozenset[Ground] = frozenset()
 
+    @property
+    def square(self) -> bool:
+        """Whether nothing has to be cut."""
+        return self.size[0] == self.size[1]
+
 
 def appearance(image: Image.Image, name: str) -> Appearance:
     """Look at an image that has just been opened; its pixels are decoded only if they may be transparent.

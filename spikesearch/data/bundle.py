@@ -152,7 +152,7 @@ class DataBundle:
         class_names: One name per class.
         fingerprint: Hash of content and splits, 16 hexadecimal digits.
         notes: What a reader should know, such as a folder that is not used.
-        rereads: What spikesearch 0.1.0 read in another way.
+        rereads: What spikesearch 0.1.0 read in another way, one sentence each.
         skipped: One message for every unusable file that was left out because that was asked for.
     """
 

@@ -98,23 +98,22 @@ def network_units(arch: Architecture, *, in_channels: int, num_classes: int, res
         residual: A name of :data:`~spikesearch.space.residual.RESIDUALS`.
     """
 
-    def unit(prefix: str, layer: Layer, spec: Spec, reader: str) -> Unit:
+    def unit(prefix: str, layer: Layer, spec: Spec, reader: str, stream: Enters) -> Unit:
         fed_by = f"{prefix}.{reader}" if layer.reads_stream and currents else None
         inputs = in_channels if layer.inputs is None else layer.width(layer.inputs, arch.embed_dim, spec)
         outputs = layer.width(layer.outputs, arch.embed_dim, spec)
-        # Until a first branch is added to it, the stream of spikes is binary: the stem's own branch reads spikes.
-        summed = layer.reads_stream and not currents and prefix != "stem"
-        enters: Enters = "pixels" if layer.inputs is None else "sums" if summed else "spikes"
+        read: Enters = stream if layer.reads_stream and not currents else "spikes"
+        enters: Enters = "pixels" if layer.inputs is None else read
         spiking = not (layer.ends_branch and currents)
         return Unit(f"{prefix}.{layer.name}", layer, inputs, outputs, spec, enters, spiking, fed_by)
 
     currents = RESIDUALS[residual].currents
-    for layer in STEM:
-        yield unit("stem", layer, arch.stem, "rpe_lif")
+    for layer in STEM:  # whose own branch is the first to be added to the stream: before, that is binary
+        yield unit("stem", layer, arch.stem, "rpe_lif", "spikes")
     for i, spec in enumerate(arch.blocks):
         for plan in branch_plans(spec.mixer):
             for layer in plan.layers:
-                yield unit(f"blocks.{i}.{plan.module}", layer, spec, "lif_in")
+                yield unit(f"blocks.{i}.{plan.module}", layer, spec, "lif_in", "sums")
     last = Layer(HEAD, 1, 1, reads_stream=True)
     enters: Enters = "spikes" if currents else "sums"
     fed_by = HEAD_NEURONS if currents else None

@@ -67,6 +67,7 @@ def measure(trained: Session, n: int = 4, epochs: int = 1) -> Fidelity:
 # --- trainings --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_nothing_is_done_twice(measured: tuple[Path, Fidelity], study: Path, epochs: list[int]) -> None:
     first = measured[1].to_dict()
     assert json.loads((study / "runs/tiny/fidelity/report.json").read_text()) == first
@@ -96,6 +97,7 @@ def test_more_networks_cost_only_what_is_missing(
     assert epochs == []
 
 
+@pytest.mark.slow
 def test_a_training_that_was_killed_goes_on(measured: tuple[Path, Fidelity], study: Path, epochs: list[int]) -> None:
     with interruption(3):  # in the middle of the second training
         measure(open_study(study), epochs=2)

@@ -14,6 +14,8 @@ from optuna.trial import TrialState
 from spikesearch.study import load_study
 from tests.cli.conftest import Result, environment
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def torchrun(tmp_path: Path) -> Callable[..., Result]:

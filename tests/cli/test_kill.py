@@ -20,7 +20,7 @@ from tests.cli.conftest import command, environment
 from tests.commands import Result
 from tests.study.helpers import check_study
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals")
+pytestmark = [pytest.mark.skipif(os.name != "posix", reason="signals"), pytest.mark.slow]
 
 
 @contextlib.contextmanager

@@ -232,6 +232,7 @@ def test_a_data_path_that_the_system_refuses(tmp_path: Path, cli: Cli, data: dic
     assert left(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_an_output_that_cannot_be_written(finished: Path, cli: Cli) -> None:
     def files() -> set[str]:
         return {path for path in left(finished) if not path.startswith("spikesearch.db-")}  # those come and go
@@ -373,6 +374,7 @@ def test_trials_that_do_not_exist(finished: Path, cli: Cli) -> None:
         assert "`beta` must be above 0" in cli("study", "best", "tiny", "--beta", beta).complaint
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 @pytest.mark.parametrize(
     ("arguments", "unbuffered"), [("--version", ""), ("study list -f json", ""), ("study list", "1")]

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
 
@@ -19,6 +20,7 @@ from tests.study.helpers import tiny_config
 CONFIG = tiny_config(train__epochs=3, train__batch_size=64, data__splits__train=0.2)
 
 
+@pytest.mark.slow
 def test_retrain_once_in_every_format(finished: Path, cli: Callable[..., Result]) -> None:
     command = ("subnet", "retrain", "tiny", "--trial", 0, "--from", "scratch", "--epochs", 1)
     first = cli(*command, "-f", "json")

@@ -24,6 +24,7 @@ def study_in(folder: Path, name: str = "tiny") -> optuna.Study:
     return load_study(name, storage=f"sqlite:///{folder}/spikesearch.db")
 
 
+@pytest.mark.slow
 def test_the_whole_job(undisturbed: Path) -> None:
     study = study_in(undisturbed)
     check_study(study)
@@ -76,6 +77,7 @@ def test_doing_it_again_does_nothing(finished: Path, cli: Callable[..., Result])
     assert study_in(finished).user_attrs == attrs
 
 
+@pytest.mark.slow
 def test_further_trials_by_two_workers(finished: Path, program: Callable[..., Result]) -> None:
     result = program("study", "run", "tiny", "--n-trials", 7, "--workers", 2, "-f", "value")
     assert result.status == 0, result.err
@@ -104,6 +106,7 @@ def test_threads_are_divided_among_workers(
     assert "--threads" in cli("study", "run", "tiny", "--threads", 0).complaint
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_share_training_and_trials(tmp_path: Path, tiny_file: Path, undisturbed: Path) -> None:
     runs = [
         subprocess.Popen(command("study", "run", tiny_file), cwd=tmp_path, env=environment(), stderr=subprocess.PIPE)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
@@ -13,8 +15,17 @@ from spikesearch.data import DataBundle, check_data, load_data
 from spikesearch.data.appearance import as_seen
 from spikesearch.data.kinds.image_folder import ImageFolderData
 from spikesearch.errors import DataError
+from tests.commands import Result
 
 SIDE = 16
+STUDY = """
+name: icons
+data: {kind: image-folder, path: icons}
+space:
+  {embed_dims: [8], depths: [1], num_heads: [1], mlp_ratios: [1], v_thresholds: [1.0], taus: [2.0], time_steps: [1, 2]}
+train: {epochs: 1, batch_size: 4, warmup_epochs: 0}
+search: {n_trials: 1}
+"""
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -58,8 +69,8 @@ def test_photographs_are_turned_as_exif_says(tmp_path: Path, orientation: int, m
     expected = np.asarray(shown)[:, 4:20] if wide else np.asarray(shown)[4:20]
     assert np.array_equal(first(data).transpose(1, 2, 0).squeeze(), expected)
     turned = 2 <= orientation <= 8
-    assert data.rereads == data.notes
     assert len(data.notes) == turned
+    assert data.rereads == data.notes
     if turned:
         assert data.notes[0].startswith("10 images, such as ")
         assert data.notes[0].endswith("are turned as the EXIF orientation says.")
@@ -181,6 +192,21 @@ def test_drawings_that_vanish_on_their_ground_are_named(tmp_path: Path) -> None:
     drawn = first(load(tmp_path, background="black"))[0]
     assert drawn[4:9, 4:9].min() == 255
     assert drawn.sum() == 25 * 255
+
+
+def test_a_study_whose_pixels_would_be_others_is_refused_with_the_reason(
+    tmp_path: Path, cli: Callable[..., Result]
+) -> None:
+    """As one of 0.1.0 would be: its fingerprint was of other pixels."""
+    fill(tmp_path / "icons", transparent("RGBA")[0])
+    study_file = tmp_path / "icons.yaml"
+    study_file.write_text(STUDY)
+    assert cli("study", "create", study_file).status == 0
+    study = optuna.load_study(study_name="icons", storage="sqlite:///spikesearch.db")
+    study.set_user_attr("data_fingerprint", "0123456789abcdef")
+    complaint = cli("study", "run", study_file).complaint
+    assert "read in another way than by spikesearch 0.1.0: 10 images, such as" in complaint
+    assert "are laid on a white ground" in complaint
 
 
 def test_a_changed_ground_changes_the_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

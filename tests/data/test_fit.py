@@ -12,7 +12,7 @@ from torchvision import transforms
 
 from spikesearch.data import load_data
 from spikesearch.data.image_files import ImageFiles
-from spikesearch.data.images import FileStore, cut_anew, fit
+from spikesearch.data.images import FileStore, cut_anew, fit, inspect
 from spikesearch.data.kinds.image_folder import ImageFolderData, load
 
 
@@ -76,5 +76,7 @@ def test_of_very_much_data_the_hash_of_files_tells_too(tmp_path: Path) -> None:
     wide = load(folder_of(tmp_path / "b", (20, 20), (9, 11)))
     for source, same in ((square, True), (wide, False)):
         assert source.files_hash is not None
-        path = tmp_path / ("a" if same else "b")
-        assert (source.files_hash() == FileStore(ImageFiles(path), 8, 3).files_hash()) == same
+        files = ImageFiles(tmp_path / ("a" if same else "b"))
+        looks = inspect(files, "white", skip_unreadable=False)[1]
+        as_before = FileStore(files, 8, 3, "white", tuple(looks))
+        assert (source.files_hash() == as_before.files_hash()) == same

@@ -64,6 +64,7 @@ numpy.save("logits.npy", run(torch.from_numpy(numpy.load("images.npy"))).detach(
     torch.testing.assert_close(torch.from_numpy(np.load(program.parent / "logits.npy")), net(digits[:30]))
 
 
+@pytest.mark.slow
 def test_programs_of_currents_in_the_stream(tmp_path: Path, membrane: Spikformer, digits: Tensor) -> None:
     folder = export_network(membrane, tmp_path / "torch", "torch", samples=digits[:100])
     run = torch.export.load(folder / "model.pt2").module()
@@ -133,6 +134,7 @@ def test_an_opset_that_is_missing_is_named_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_opset_that_the_runtime_does_not_know_leaves_nothing(
     tmp_path: Path, net: Spikformer, digits: Tensor, onnx_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

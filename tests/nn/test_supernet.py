@@ -188,6 +188,7 @@ def test_extraction_costs_no_random_numbers(supernet):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.slow
 @BOTH
 def test_largest_subnet_gives_every_weight_a_gradient(residual):
     supernet = trained(

@@ -186,6 +186,7 @@ def test_an_interrupted_trial_is_repeated_from_its_checkpoint(study: optuna.Stud
     assert curves(again(undisturbed)) == curves(again(url))
 
 
+@pytest.mark.slow
 def test_kill_9_and_the_same_command_again(tmp_path: Path, url: str) -> None:
     long = CONFIG.model_copy(update={"train": CONFIG.train.model_copy(update={"epochs": 15})})
     create_recipe_study(long, storage=url, **SCRATCH)

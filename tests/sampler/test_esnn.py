@@ -85,6 +85,7 @@ print(json.dumps(ESNNSampler(space if sys.argv[2] == "space" else None, seed=5).
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("told", "hash_seed"), [("space", "0"), ("nothing", "123")])
 def test_another_process_proposes_the_same(
     told: str, hash_seed: str, space: SearchSpace, objective: Objective, tmp_path: Path

@@ -135,6 +135,7 @@ def check_scores(pair, convention):
     assert on.work.done < 0.9 * on.work.needed
 
 
+@pytest.mark.slow
 @settings(max_examples=8)
 @given(seed=st.integers(0, 10**6))
 def test_every_gene_is_part_of_what_is_known_of_a_prefix(images, seed):
@@ -299,6 +300,7 @@ print(max(memory) - memory[0], scorer.cache.nbytes)
 """
 
 
+@pytest.mark.slow
 def test_the_process_grows_by_little_more_than_what_is_kept():
     """With pieces of what is kept between the large tensors it grows by 900 MiB, because the heap has only holes."""
     done = subprocess.run([sys.executable, "-c", _SCORE_MANY], capture_output=True, text=True, check=True)

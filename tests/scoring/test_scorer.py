@@ -55,6 +55,7 @@ def test_score_is_that_of_the_extracted_network(supernet, data):
     assert score.to_dict()["accuracy"] == score.accuracy
 
 
+@pytest.mark.slow
 def test_batch_size_moves_a_score_by_ties_only(supernet, data):
     one, many = (Scorer(supernet, data, ScoringConfig(batch_size=size)) for size in (1, 256))
     for arch in architectures(4):

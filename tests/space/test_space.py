@@ -246,6 +246,7 @@ def test_suggest_asks_a_trial_for_exactly_its_parameters(point: tuple[SearchSpac
     assert trial.distributions == space.distributions(arch.depth)
 
 
+@pytest.mark.slow
 def test_suggest_in_a_real_study(tmp_path: Any) -> None:
     space = SearchSpace(**EXAMPLE)
     study = optuna.create_study(

@@ -22,6 +22,8 @@ from spikesearch.study import load_study
 from spikesearch.study.store import open_store
 from tests.study.helpers import check_study, new_study, search, search_process
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("psycopg", reason="needs spikesearch[postgres]")
 
 

@@ -16,6 +16,8 @@ from optuna.trial import TrialState
 from spikesearch.study import load_study
 from tests.study.helpers import check_study, new_study, optimize_process, search, search_process
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:

@@ -168,6 +168,7 @@ def test_racing_cannot_be_toggled_in_a_study(tmp_path: Path) -> None:
     assert create_study(tiny_config(), storage=url, load_if_exists=True).study_name == "tiny"
 
 
+@pytest.mark.slow
 def test_a_study_with_races(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     url = f"sqlite:///{tmp_path}/a.db"
     config = tiny_config(scoring__racing=True, scoring__batch_size=10, search__n_trials=6)

@@ -42,6 +42,8 @@ SEED = 3
 STEPS = RECIPE.model_copy(
     update={"epochs": 1, "batch_size": 101, "lr": 1e-3, "min_lr": 1e-3, "warmup_epochs": 0, "ema_decay": None}
 )
+
+pytestmark = pytest.mark.slow
 State = dict[str, Tensor]
 
 

@@ -121,6 +121,7 @@ def test_the_energy_is_that_of_the_report(convention: str, residual: str) -> Non
             assert value == pytest.approx(math.log(model.report(supernet, x).total_uJ), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_training_saves_energy_and_still_learns(digits, tmp_path: Path) -> None:
     scores = []
     for weight in (0.0, 0.1):

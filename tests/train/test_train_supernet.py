@@ -81,6 +81,7 @@ def test_seed_and_recipe_change_the_weights(fresh, digits, tmp_path):
     assert weights_hash(train(fresh, digits, tmp_path / "again", one)) in hashes
 
 
+@pytest.mark.slow
 def test_training_learns(fresh, digits, tmp_path):
     recipe = RECIPE.model_copy(update={"epochs": 16, "batch_size": 64, "lr": 1e-2, "ema_decay": None})
     supernet = train(fresh, digits, tmp_path, recipe)

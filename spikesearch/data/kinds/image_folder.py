@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -65,8 +66,10 @@ def load(config: ImageFolderData) -> Source:
     if any(anew):
         names = [file.name for file, other in zip(files.files, anew, strict=True) if other]
         files.rereads.append(f"{listed(names, 'images')} resized and cut with the arithmetic of torchvision.")
-    changes = tuple(each.changes | {CUT} if other else each.changes for each, other in zip(seen, anew, strict=True))
-    on_disk = FileStore(files, size, channels, config.background, changes)
+    seen = [
+        replace(each, changes=each.changes | {CUT}) if other else each for each, other in zip(seen, anew, strict=True)
+    ]
+    on_disk = FileStore(files, size, channels, config.background, tuple(seen))
     small = len(on_disk) * channels * size**2 <= config.memory_mb * 2**20
     return Source(
         in_memory(on_disk) if small else on_disk,
