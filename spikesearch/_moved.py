@@ -79,6 +79,7 @@ MODULES: dict[str, tuple[str, ...]] = {
 # Names that left a module, or changed with it, as ``module:name``. A module that still exists needs the line
 # ``__getattr__ = moved_names(__name__)`` besides.
 NAMES: dict[str, dict[str, str]] = {
+    "spikesearch.data.bundle": {"Store": "spikesearch.data.bundle:SampleStore"},
     "spikesearch.export.formats": {
         "ExportFormat": "spikesearch.export.registry:ExportFormat",
         "FORMATS": "spikesearch.export.registry:FORMATS",

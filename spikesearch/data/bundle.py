@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from spikesearch._moved import moved_names
 from spikesearch.data.splits import SplitIndices
 from spikesearch.errors import DataError
 
@@ -346,3 +347,6 @@ class ArrayStore:
             return self.whole(position)
         array = self.array[position]
         return Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0))
+
+
+__getattr__ = moved_names(__name__)
