@@ -21,8 +21,8 @@ from spikesearch.storage.locks import Lock, LockBusyError, NullLock, StudyLock
 from spikesearch.storage.urls import backend_of, display_url, open_storage, resolve_url, storage_exists, study_folder
 from spikesearch.study import provenance
 from spikesearch.study.assembly import make_sampler
-from spikesearch.study.attributes import ARCH, STUDY_FILE, STUDY_ID
-from spikesearch.study.folder import is_foreign, remove_files
+from spikesearch.study.attributes import ARCH, RUN_DIR, STUDY_FILE, STUDY_ID
+from spikesearch.study.folder import Claim, database_of, is_foreign, orphans, remove_files, withdraw
 from spikesearch.study.worker import Worker
 
 P = ParamSpec("P")
@@ -230,7 +230,8 @@ def list_studies(storage: str | BaseStorage | None = None) -> list[optuna.Study]
 def delete_study(name: str, *, storage: str | BaseStorage | None = None) -> None:
     """Delete a study, its supernet and its checkpoints.
 
-    Files that spikesearch did not write stay, and so does a folder that the user named with ``run_dir``.
+    Files that spikesearch did not write stay, and so does a folder that the user named with ``run_dir``, or that
+    another study has, such as that of a copied database; the log says so.
 
     Raises:
         StudyNotFoundError: If there is no such study.
@@ -240,6 +241,7 @@ def delete_study(name: str, *, storage: str | BaseStorage | None = None) -> None
     study = find_study(store, name)
     folder = study_folder(store.url, name) if store.url else None
     foreign = folder is not None and is_foreign(folder, study)
+    attrs = study.user_attrs
     with ExitStack() as held:
         for purpose in _training_locks(folder):
             held.enter_context(_idle(store, name, purpose))
@@ -251,10 +253,30 @@ def delete_study(name: str, *, storage: str | BaseStorage | None = None) -> None
                     f"Process {worker.pid} on {worker.host} works on the study {name!r}; end it before you delete that."
                 )
         optuna.delete_study(study_name=name, storage=store.storage)
+    _remove_files(store, folder, Claim(attrs.get(STUDY_ID, ""), name, database_of(study)), attrs.get(RUN_DIR), foreign)
+
+
+def _remove_files(store: Store, folder: Path | None, gone: Claim, run_dir: str | None, foreign: bool) -> None:
+    """Delete the files of a deleted study, unless another one has them; say which folders stay."""
+    if run_dir is not None and Path(run_dir) != folder and Path(run_dir).is_dir():
+        if store.url is not None:  # a study in memory has claimed nothing
+            withdraw(Path(run_dir), gone)
+        _log.warning("The files in %s stay, because the folder was named with --run-dir.", run_dir)
+    if folder is None:
+        return
+    others = withdraw(folder, gone)
     if foreign:
         _log.warning("The files in %s belong to another study of this name; they stay.", folder)
-    elif folder is not None and folder.is_dir():
+    elif others:
+        _log.warning(
+            "The files in %s stay, because %s has them, too; they go when the last study that has them is deleted.",
+            folder,
+            " and ".join(str(other) for other in others),
+        )
+    elif folder.is_dir():
         remove_files(folder)
+    for orphan in orphans(folder, gone):
+        _log.warning("The files in %s were this study's under another name; they stay.", orphan)
 
 
 def study_exists(store: Store, name: str) -> StudyError:

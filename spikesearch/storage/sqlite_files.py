@@ -1,0 +1,123 @@
+"""SQLite files that are looked at without writing to them: whose they are, and which studies they hold."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+_MAGIC = b"SQLite format 3\0"
+_TIMEOUT_S = 5.0
+# Which columns of Optuna's own tables tell that they are Optuna's.
+_OPTUNA = {"studies": {"study_id", "study_name"}, "version_info": {"schema_version", "library_version"}}
+
+
+@dataclass(frozen=True)
+class StoredStudy:
+    """What a SQLite file says of a study.
+
+    Args:
+        name: Its name.
+        user_attrs: Its user attributes.
+    """
+
+    name: str
+    user_attrs: dict[str, Any]
+
+
+def is_sqlite(path: Path) -> bool:
+    """Tell whether a file is a SQLite database that is not empty."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_MAGIC)) == _MAGIC
+    except OSError:
+        return False
+
+
+def content_of(path: Path) -> Literal["nothing", "studies", "something else"]:
+    """Say what a file that may be a SQLite database holds.
+
+    Args:
+        path: A file that exists.
+
+    Returns:
+        ``studies`` also for one that cannot be read now, or is no database: opening it says why.
+    """
+    if path.stat().st_size == 0:
+        return "nothing"
+    try:
+        with _reading(path) as database:
+            tables = _tables(database)
+            ours = _ours(database, tables)
+    except sqlite3.Error:
+        return "studies"
+    if not tables:
+        return "nothing"
+    return "studies" if ours else "something else"
+
+
+def tables_of(path: Path) -> list[str]:
+    """Return the names of a SQLite file's tables.
+
+    Raises:
+        sqlite3.Error: If they cannot be read.
+    """
+    with _reading(path) as database:
+        return _tables(database)
+
+
+def studies_of(path: Path) -> list[StoredStudy]:
+    """Return the studies of a SQLite file; none if it belongs to another program.
+
+    Raises:
+        sqlite3.Error: If it cannot be read.
+        ValueError: If it holds what Optuna did not write.
+    """
+    with _reading(path) as database:
+        tables = _tables(database)
+        if not _ours(database, tables) or "study_user_attributes" not in tables:
+            return []
+        studies = database.execute("SELECT study_id, study_name FROM studies ORDER BY study_id").fetchall()
+        values = database.execute("SELECT study_id, key, value_json FROM study_user_attributes").fetchall()
+    attrs: dict[int, dict[str, Any]] = {number: {} for number, _ in studies}
+    for number, key, value in values:
+        attrs.setdefault(number, {})[key] = json.loads(value)
+    return [StoredStudy(name, attrs[number]) for number, name in studies]
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    # Without a log beside it the file is whole and nobody writes. SQLite must be told, or it would leave a log there.
+    busy = any(Path(f"{path}{ending}").exists() for ending in ("-wal", "-journal"))
+    address = f"{path.resolve().as_uri()}?mode=ro{'' if busy else '&immutable=1'}"
+    with closing(sqlite3.connect(address, uri=True, timeout=_TIMEOUT_S)) as database:
+        yield database
+
+
+def _tables(database: sqlite3.Connection) -> list[str]:
+    rows = database.execute(
+        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+    )
+    return [name for (name,) in rows]
+
+
+def _ours(database: sqlite3.Connection, tables: list[str]) -> bool:
+    """Tell whether tables are Optuna's, perhaps with others beside them, or those that it has created so far."""
+    for table, columns in _OPTUNA.items():
+        if table in tables:
+            found = {column for (column,) in database.execute("SELECT name FROM pragma_table_info(?)", (table,))}
+            if not columns <= found:
+                return False
+    return set(tables) >= set(_OPTUNA) or set(tables) <= _optuna_tables()
+
+
+def _optuna_tables() -> set[str]:
+    try:
+        from optuna.storages._rdb.models import BaseModel
+    except ImportError:  # another Optuna
+        return set(_OPTUNA)
+    return {*BaseModel.metadata.tables, "alembic_version"}
