@@ -12,8 +12,6 @@ from typing import Any, Literal
 
 _MAGIC = b"SQLite format 3\0"
 _TIMEOUT_S = 5.0
-# Which columns of Optuna's own tables tell that they are Optuna's.
-_OPTUNA = {"studies": {"study_id", "study_name"}, "version_info": {"schema_version", "library_version"}}
 
 
 @dataclass(frozen=True)
@@ -107,17 +105,20 @@ def _tables(database: sqlite3.Connection) -> list[str]:
 
 def _ours(database: sqlite3.Connection, tables: list[str]) -> bool:
     """Tell whether tables are Optuna's, perhaps with others beside them, or those that it has created so far."""
-    for table, columns in _OPTUNA.items():
-        if table in tables:
-            found = {column for (column,) in database.execute("SELECT name FROM pragma_table_info(?)", (table,))}
-            if not columns <= found:
-                return False
-    return set(tables) >= set(_OPTUNA) or set(tables) <= _optuna_tables()
+    known = _optuna_tables()
+    for table in known.keys() & set(tables):
+        columns = {column for (column,) in database.execute("SELECT name FROM pragma_table_info(?)", (table,))}
+        if not known[table] <= columns:
+            return False
+    return {"studies", "version_info"} <= set(tables) or set(tables) <= known.keys()
 
 
-def _optuna_tables() -> set[str]:
+def _optuna_tables() -> dict[str, set[str]]:
+    """Return the columns that tell Optuna's tables from others of the same name."""
+    fallback = {"studies": {"study_id", "study_name"}, "version_info": {"version_info_id", "schema_version"}}
     try:
-        from optuna.storages._rdb.models import BaseModel
+        from optuna.storages._rdb.models import BaseModel  # a while, and not needed by whoever only asks for --help
     except ImportError:  # another Optuna
-        return set(_OPTUNA)
-    return {*BaseModel.metadata.tables, "alembic_version"}
+        return fallback
+    keys = {name: set(table.primary_key.columns.keys()) for name, table in BaseModel.metadata.tables.items()}
+    return keys | fallback | {"alembic_version": {"version_num"}}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from spikesearch.errors import MissingDependencyError, StorageError, StudyNotFoundError
 from spikesearch.io import user_path
+from spikesearch.storage.sqlite_files import content_of, tables_of
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -75,13 +76,13 @@ def storage_exists(url: str) -> bool:
     """Tell whether something can be read from the URL; only for SQLite a missing file is an ordinary thing.
 
     Raises:
-        StorageError: If the URL is malformed, or no such file could be created.
+        StorageError: If the URL is malformed, no such file could be created, or the file is another program's.
     """
     path = sqlite_path(url)
     if path is None:
         return True
     _check_sqlite_file(path, create=True)
-    return path.exists()
+    return path.exists() and content_of(path) != "nothing"
 
 
 def open_storage(url: str, *, create: bool = True) -> BaseStorage:
@@ -96,7 +97,7 @@ def open_storage(url: str, *, create: bool = True) -> BaseStorage:
 
     Raises:
         StorageError: If the URL is malformed or cannot be opened.
-        StudyNotFoundError: If the SQLite file is missing and must not be created.
+        StudyNotFoundError: If the SQLite file is missing or empty and must not be created.
         MissingDependencyError: If the database driver is not installed.
     """
     from optuna.storages import get_storage
@@ -171,6 +172,17 @@ def _check_sqlite_file(path: Path, *, create: bool) -> None:
             raise StorageError(f"Cannot create the storage {path}: the folder {path.parent} is not writable.")
     elif not os.access(path, os.R_OK | os.W_OK):
         raise StorageError(f"Cannot open the storage {path}: the file is not readable and writable.")
+    else:
+        content = content_of(path)
+        if content == "something else":  # Optuna would put its tables beside them, even to list its studies
+            tables = tables_of(path)
+            named = ", ".join(tables[:3]) + (", ..." if len(tables) > 3 else "")
+            raise StorageError(
+                f"Cannot use the storage {path}: it is the database of another program (tables {named}), and nothing "
+                "was written to it. Name another file with --storage."
+            )
+        if content == "nothing" and not create:
+            raise StudyNotFoundError(f"The storage {path} is empty; say which one with --storage.")
 
 
 def _parse(url: str) -> URL:
