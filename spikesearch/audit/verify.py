@@ -95,7 +95,10 @@ def check_trials(study: optuna.Study) -> Iterator[Check]:
         yield Check("stopped trials", not broken, lost)
     dead = [trial.number for trial in trials if trial.state == TrialState.RUNNING and _is_dead(trial)]
     whose = f"of dead processes: {dead}; the next `study run` repeats them" if dead else "none of a dead process"
-    yield Check("running trials", not dead, whose)
+    away = _away(trials)
+    for worker, numbers in away.items():
+        whose += f"; {numbers} of {worker.host}, of which nothing is known here. {worker.remedy(study.study_name)}"
+    yield Check("running trials", not dead and not away, whose)
 
 
 def _is_dominated(trial: FrozenTrial, complete: dict[int, TrialResult]) -> bool:
@@ -121,6 +124,16 @@ def _points_back(trial: FrozenTrial, trials: list[FrozenTrial]) -> bool:
 def _is_dead(trial: FrozenTrial) -> bool:
     worker = Worker.of(trial)
     return trial.state == TrialState.RUNNING and worker is not None and not worker.is_alive()
+
+
+def _away(trials: list[FrozenTrial]) -> dict[Worker, list[int]]:
+    """Return the running trials of every other machine, by a worker of it."""
+    hosts: dict[str, tuple[Worker, list[int]]] = {}
+    for trial in trials:
+        worker = Worker.of(trial)
+        if trial.state == TrialState.RUNNING and worker and not worker.lost and not worker.on_this_host():
+            hosts.setdefault(worker.host, (worker, []))[1].append(trial.number)
+    return dict(hosts.values())
 
 
 def _score_checks(session: Session) -> Iterator[Check]:

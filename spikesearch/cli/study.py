@@ -248,6 +248,19 @@ def verify(
 
 
 @app.command()
+def release(
+    name: NameArgument,
+    host: Annotated[str, typer.Argument(help="Name of the machine, as messages have it.")],
+    storage: StorageOption = None,
+) -> None:
+    """Say that a machine is gone: the next run repeats its trials. Print their numbers."""
+    from spikesearch.study.release import release_host
+
+    for number in release_host(name, host, storage=storage):
+        print(number)
+
+
+@app.command()
 def delete(
     name: NameArgument,
     storage: StorageOption = None,

@@ -133,6 +133,7 @@ class _RecipeSearch:
             trials = self.study.get_trials(deepcopy=False)
             busy = sum(trial.state in (*FINISHED, TrialState.RUNNING) for trial in trials)
             if limited and busy >= self.about.n_trials:
+                self._tell_of_other_machines(trials)
                 return None
             # from (seed, number of the trial), never from how often the process was started
             seed = int(RECIPES.seed(self.about.config.seed, len(trials))[0])
@@ -140,6 +141,15 @@ class _RecipeSearch:
             trial = self.study.ask(self.about.distributions())
             trial.set_user_attr(WORKER, Worker.here(self.run_id).to_dict())
             return trial
+
+    def _tell_of_other_machines(self, trials: list[FrozenTrial]) -> None:
+        for trial in trials:
+            worker = Worker.of(trial)
+            if trial.state == TrialState.RUNNING and worker is not None and not worker.on_this_host():
+                _log.warning(
+                    "Trial %d is run by process %d on %s. %s",
+                    *(trial.number, worker.pid, worker.host, worker.remedy(self.study.study_name)),
+                )
 
     def run(self, trial: optuna.Trial) -> None:
         """Train with the trial's recipe and tell its result."""

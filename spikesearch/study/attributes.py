@@ -17,6 +17,7 @@ MAJORITY_SHARE = "majority_share"  # of the search split's most frequent class
 SUPERNET_HASH = "supernet_hash"
 REFERENCE_ENERGY = "reference_energy_uJ"
 RUN_DIR = "run_dir"
+SIGN_OF_LIFE = "sign_of_life"  # when the process that scores the reference wrote last that it is at work
 TEST_PREFIX = "test:"  # and the key of an architecture: its score on the test split
 RETRAINED_PREFIX = "retrained:"  # and the key of a training: the scores of the network
 

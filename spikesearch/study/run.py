@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optuna.storages import BaseStorage
+from optuna.trial import TrialState
 
 from spikesearch.config import StudyConfig
 from spikesearch.errors import StudyError
@@ -20,7 +21,7 @@ from spikesearch.study.search.loop import Budget, Outcome, build_search
 from spikesearch.study.search.pool import WorkerOrder, available_cores, run_workers
 from spikesearch.study.search.progress import search_progress
 from spikesearch.study.session import Session, open_session
-from spikesearch.study.worker import running_here
+from spikesearch.study.worker import Worker, running_here
 
 if TYPE_CHECKING:
     import optuna
@@ -103,7 +104,7 @@ def run_study(
             outcome = run_workers(order, workers, bar)
         else:
             outcome = build_search(session, budget, on_trial=bar).run()
-    _report_outcome(outcome, session.name)
+    _report_outcome(outcome, session)
     _score_finalists(session)
     return study
 
@@ -129,7 +130,17 @@ def _team_size(workers: int, total: int, device: str) -> int:
     return max(1, min(workers, total))
 
 
-def _report_outcome(outcome: Outcome, name: str) -> None:
+def _report_outcome(outcome: Outcome, session: Session) -> None:
+    name = session.name
+    if session.results().reference is None:
+        running = session.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        whose = [(trial, worker) for trial in running if (worker := Worker.of(trial)) is not None]
+        who = [f" Trial {t.number} is run by process {w.pid} on {w.host}. {w.remedy(name)}" for t, w in whose]
+        raise StudyError(
+            f"The search of study {name!r} ended before its reference was scored, and without that nothing can be; "
+            f"`spikesearch study run {name}` goes on{', and needs more --timeout' if outcome == 'timeout' else ''}."
+            + "".join(who)
+        )
     if outcome == "exhausted":
         _log.warning("The search space of study %r is exhausted: every architecture has been tried.", name)
     elif outcome == "timeout":

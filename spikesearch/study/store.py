@@ -249,8 +249,10 @@ def delete_study(name: str, *, storage: str | BaseStorage | None = None) -> None
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             worker = Worker.of(trial)
             if worker is not None and worker.is_alive():
+                gone = "" if worker.on_this_host() else f" {worker.remedy(name)}"
                 raise StudyError(
                     f"Process {worker.pid} on {worker.host} works on the study {name!r}; end it before you delete that."
+                    f"{gone}"
                 )
         optuna.delete_study(study_name=name, storage=store.storage)
     _remove_files(store, folder, Claim(attrs.get(STUDY_ID, ""), name, database_of(study)), attrs.get(RUN_DIR), foreign)

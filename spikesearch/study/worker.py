@@ -30,12 +30,14 @@ class Worker:
         pid: Process id on that machine.
         start: When the process started, so that a process id that is used again is told apart.
         run: The call of ``run_study`` that the process works for; budgets are counted by it.
+        lost: Whether the user has said that its machine is gone.
     """
 
     host: str
     pid: int
     start: str
     run: str
+    lost: bool = False
 
     @classmethod
     def here(cls, run: str) -> Worker:
@@ -54,20 +56,31 @@ class Worker:
         if not isinstance(data, Mapping):
             return None
         try:
-            return cls(str(data["host"]), int(data["pid"]), str(data["start"]), str(data["run"]))
+            return cls(
+                str(data["host"]), int(data["pid"]), str(data["start"]), str(data["run"]), bool(data.get("lost"))
+            )
         except (KeyError, TypeError, ValueError):
             return None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types; the inverse of :meth:`from_dict`."""
-        return asdict(self)
+        return {key: value for key, value in asdict(self).items() if key != "lost" or value}
+
+    def remedy(self, study_name: str) -> str:
+        """Say what to do if a process of another machine is not at work any more."""
+        return (
+            f"If that machine is gone, `spikesearch study release {study_name} {self.host}` says so, and the next "
+            "`study run` repeats its trials."
+        )
 
     def on_this_host(self) -> bool:
         """Tell whether the process belongs to this machine, so that :meth:`is_alive` can be answered."""
         return self.host == socket.gethostname()
 
     def is_alive(self) -> bool:
-        """Tell whether the process still works on the run; a process of another machine always counts as alive."""
+        """Tell whether the process still works on the run; one of another machine counts as alive until it is lost."""
+        if self.lost:
+            return False
         if not self.on_this_host():
             return True
         if process_start(self.pid) != self.start:

@@ -25,6 +25,7 @@ from spikesearch.recipe.study import (
 )
 from spikesearch.space import Architecture
 from spikesearch.study import load_study, run_study
+from spikesearch.study.release import release_host
 from spikesearch.study.resolve import resolve
 from spikesearch.study.session import open_session, open_trained
 from spikesearch.study.store import delete_study, find_study, list_studies, open_store, summary
@@ -184,6 +185,20 @@ def test_an_interrupted_trial_is_repeated_from_its_checkpoint(study: optuna.Stud
     create_recipe_study(CONFIG, storage=undisturbed, **SCRATCH)
     run_recipe_study("tiny-recipe", storage=undisturbed, n_trials=1, progress=False)
     assert curves(again(undisturbed)) == curves(again(url))
+
+
+def test_a_trial_of_another_machine_is_repeated_once_that_is_said_to_be_gone(study: optuna.Study, url: str) -> None:
+    with interruption(1):
+        run_recipe_study("tiny-recipe", storage=url, n_trials=1, progress=False)
+    theirs = {**study.trials[0].user_attrs["worker"], "host": "node-a"}
+    study._storage.set_trial_user_attr(study.trials[0]._trial_id, "worker", theirs)
+    run_recipe_study("tiny-recipe", storage=url, n_trials=1, progress=False)
+    assert [trial.state for trial in again(url).trials] == [TrialState.RUNNING, TrialState.COMPLETE]
+    assert release_host("tiny-recipe", "node-a", storage=url) == [0]
+    run_recipe_study("tiny-recipe", storage=url, n_trials=1, progress=False)
+    trials = again(url).trials
+    assert [trial.state for trial in trials] == [TrialState.FAIL, TrialState.COMPLETE, TrialState.COMPLETE]
+    assert trials[2].user_attrs["retry_of"] == 0
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -17,6 +18,7 @@ from spikesearch.study import attributes
 from spikesearch.study.search import trials
 from spikesearch.study.search.interrupts import Interrupts
 from spikesearch.study.search.ledger import Ledger
+from spikesearch.study.search.signs import Watch, signs_of_life
 from spikesearch.study.worker import Worker
 
 if TYPE_CHECKING:
@@ -162,6 +164,7 @@ class Search:
         self._reference = space.largest
         self._reference_energy: float | None = None
         self._told: set[str] = set()
+        self._watch = Watch(study)
         self._interrupts = Interrupts()
 
     def run(self) -> Outcome:
@@ -243,13 +246,8 @@ class Search:
         # Every F_AEB, and every constraint on it, is relative to the reference: nothing runs beside it.
         for trial in self._ledger.running:
             if self._ledger.arch_key(trial) == self._reference.key:
-                worker = Worker.of(trial)
-                who = f"process {worker.pid} on {worker.host}" if worker else "something other than spikesearch"
-                if worker is None or not worker.on_this_host():
-                    self._tell(
-                        f"Waiting for trial {trial.number}, the reference, which is run by {who}. If that has ended, "
-                        f"make the trial FAIL: study.tell({trial.number}, state=optuna.trial.TrialState.FAIL)."
-                    )
+                if message := self._watch.look(trial):
+                    self._tell(message)
                 return "wait"
         for trial in self._ledger.waiting:
             if self._ledger.arch_key(trial) == self._reference.key:
@@ -280,7 +278,10 @@ class Search:
                 trials.give_up(self._study, self._ledger, trial, died=True)
                 repaired = True
             elif worker is not None and not worker.on_this_host():
-                self._tell(f"Trial {trial.number} is run by process {worker.pid} on {worker.host}; it is left alone.")
+                self._tell(
+                    f"Trial {trial.number} is run by process {worker.pid} on {worker.host}; it is left alone. "
+                    + worker.remedy(self._study.study_name)
+                )
         if repaired:
             self._ledger.refresh()
 
@@ -294,7 +295,8 @@ class Search:
         trial = task.trial
         arch = self._space.architecture(trial.params)
         try:
-            with self._interrupts.allowed():
+            awaited = signs_of_life(self._study) if arch == self._reference else nullcontext()
+            with awaited, self._interrupts.allowed():
                 score = self._race(arch, task.rivals) if self._race and task.rivals else self._score(arch)
             if arch == self._reference:
                 self._store_reference_energy(score.energy_uJ)
