@@ -18,7 +18,7 @@ from spikesearch.study.attributes import F_AEB, FEASIBLE
 from spikesearch.study.resolve import Target
 from spikesearch.study.search.ledger import Ledger
 from spikesearch.study.search.loop import Budget, Outcome, build_search
-from spikesearch.study.search.pool import WorkerOrder, available_cores, run_workers
+from spikesearch.study.search.pool import WorkerOrder, available_cores, leave_unguarded, run_workers
 from spikesearch.study.search.progress import search_progress
 from spikesearch.study.session import Session, open_session
 from spikesearch.study.worker import Worker, running_here
@@ -61,7 +61,8 @@ def run_study(
             study file's ``search.n_trials``.
         timeout: Seconds of search after which no trial is started; training does not count.
         workers: Processes; on the CPU at most one per core. They divide the threads among themselves that torch uses
-            here (``torch.set_num_threads``).
+            here (``torch.set_num_threads``). Each first runs the script again that calls this, so what the script does
+            must be under ``if __name__ == "__main__":``.
         run_dir: Folder of the study's files; by default ``runs/<study>`` beside the SQLite file.
         device: Where to train and score.
         download: Whether missing data may be fetched, where spikesearch knows how; the study does not remember it.
@@ -75,6 +76,7 @@ def run_study(
             been written then.
         KeyboardInterrupt: After Ctrl-C; what ran is put into the queue again.
     """
+    leave_unguarded()
     _check_arguments(n_trials, timeout, workers)
     session = open_session(
         config_or_name, storage=storage, study_name=study_name, run_dir=run_dir, device=device, download=download

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 
 from spikesearch.study import load_study, run_study
 from spikesearch.study import run as runner
-from spikesearch.study.search.pool import WorkerOrder
+from spikesearch.study.search.pool import WorkerOrder, available_cores
 from spikesearch.study.store import open_store
 from tests.cli.conftest import command, environment
 from tests.commands import Result
@@ -181,3 +182,47 @@ def test_a_study_in_the_environments_storage(
     assert cli("study", "create", tiny_file).out == "tiny\n"
     assert open_store(f"sqlite:///{tmp_path}/theirs.db").study_names() == ["tiny"]
     assert not (tmp_path / "spikesearch.db").exists()
+
+
+SCRIPTS = {
+    "at once": "run_study('tiny.yaml', n_trials=2, workers=2, progress=False)",
+    "after other calls": "print(run_study('tiny.yaml', n_trials=1, progress=False).study_name)\n"
+    "run_study('tiny', n_trials=2, workers=2, progress=False)",
+    "whatever is raised is caught": "try:\n    run_study('tiny.yaml', n_trials=2, workers=2, progress=False)\n"
+    "except Exception as error:\n    raise SystemExit(f'{type(error).__name__}: {error}')",
+    "another thing fails": "import os\nos.mkdir('once')\nrun_study('tiny.yaml', n_trials=2, workers=2, progress=False)",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_workers_of_a_script_without_a_main_guard_are_one_error(finished: Path, script: str) -> None:
+    if available_cores() < 2:
+        pytest.skip("one core has one worker")
+    before = len(study_in(finished).trials)
+    (finished / "mine.py").write_text(f"from spikesearch import run_study\n{SCRIPTS[script]}\n")
+    ended = subprocess.run(
+        [sys.executable, "mine.py"], cwd=finished, env=environment(), capture_output=True, text=True, timeout=180
+    )
+    assert ended.returncode == 1
+    last = ended.stderr.splitlines()[-1]
+    assert "StudyError: A worker of the study 'tiny' could not start" in last
+    assert "mine.py" in last
+    assert 'Put what the script does under `if __name__ == "__main__":`' in last
+    assert ended.stderr.count("StudyError: ") == 1
+    if script != "another thing fails":  # the worker's own words say what
+        assert ended.stderr.count("Traceback") <= 1
+        assert len(ended.stderr.splitlines()) < 15
+    assert len(study_in(finished).trials) == before + (script == "after other calls")
+
+
+@pytest.mark.slow
+def test_a_script_with_a_main_guard_has_workers(finished: Path) -> None:
+    script = "from spikesearch import run_study\nif __name__ == '__main__':\n    " + SCRIPTS["at once"]
+    (finished / "mine.py").write_text(script)
+    before = len(study_in(finished).trials)
+    ended = subprocess.run(
+        [sys.executable, "mine.py"], cwd=finished, env=environment(), capture_output=True, timeout=180
+    )
+    assert ended.returncode == 0
+    assert len(study_in(finished).trials) == before + 2

@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from spikesearch.study.worker import running_here
 
 _log = logging.getLogger(__name__)
 
+_NAME = "spikesearch-worker"
 _RESTARTS = 2  # how many dead workers are replaced; more of them mean that the next one dies as well
 
 
@@ -65,18 +67,19 @@ def run_workers(order: WorkerOrder, count: int, on_trial: Callable[[FinishedTria
         How the search ended.
 
     Raises:
-        StudyError: If workers keep dying.
+        StudyError: If workers keep dying, or cannot start because the script that calls this has no main guard.
         SpikesearchError: What a worker raised.
         RuntimeError: With the traceback of any other error of a worker.
     """
     context = multiprocessing.get_context("spawn")
     team: dict[Connection, BaseProcess] = {}
+    at_work: set[BaseProcess] = set()
     outcomes: set[Outcome] = set()
     restarts = 0
 
     def start() -> None:
         ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_work, args=(order, theirs), daemon=True, name="spikesearch-worker")
+        process = context.Process(target=_work, args=(order, theirs), daemon=True, name=_NAME)
         process.start()
         theirs.close()
         team[ours] = process
@@ -92,6 +95,12 @@ def run_workers(order: WorkerOrder, count: int, on_trial: Callable[[FinishedTria
                 except (EOFError, OSError):  # it has ended, with or without a last word
                     process = team.pop(connection)
                     process.join()
+                    if process not in at_work and (process.exitcode or 0) > 0:
+                        raise StudyError(
+                            f"A worker of the study {order.study_name!r} could not start, because it first runs the "
+                            f"script again that started it{_script()}. Put what the script does under `if __name__ == "
+                            '"__main__":`, or ask for one worker.'
+                        ) from None
                     if process.exitcode != 0:
                         restarts += 1
                         if restarts > _RESTARTS:
@@ -102,7 +111,9 @@ def run_workers(order: WorkerOrder, count: int, on_trial: Callable[[FinishedTria
                         _log.warning("Worker %s died with exit code %s; it is replaced.", process.pid, process.exitcode)
                         start()
                     continue
-                if kind == "trial":
+                if kind == "start":
+                    at_work.add(team[connection])
+                elif kind == "trial":
                     on_trial(payload)
                 elif kind == "outcome":
                     outcomes.add(payload)
@@ -142,6 +153,7 @@ def _work(order: WorkerOrder, connection: Connection) -> None:
         return parent is not None and not parent.is_alive()
 
     try:
+        send("start", None)
         with running_here(order.budget.run):
             search = _search(order, on_trial=lambda trial: send("trial", trial), stop=orphaned)
             send("outcome", search.run())
@@ -161,6 +173,21 @@ def _search(order: WorkerOrder, *, on_trial: Callable[[FinishedTrial], None], st
     torch.set_num_threads(order.threads)
     session = open_trained(order.study_name, storage=order.url, run_dir=order.folder, device=order.device)
     return build_search(session, order.budget, on_trial=on_trial, stop=stop)
+
+
+def leave_unguarded() -> None:
+    """End this process if it is a worker that runs the user's script again, which has no main guard.
+
+    Raises:
+        SystemExit: Then; whoever started the worker says what is wrong, once.
+    """
+    if multiprocessing.current_process().name == _NAME:
+        raise SystemExit(1)
+
+
+def _script() -> str:
+    path = getattr(sys.modules["__main__"], "__file__", None)
+    return f" ({path})" if path else ""
 
 
 def available_cores() -> int:
