@@ -80,5 +80,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     Returns:
         A suffix for an error message.
     """
-    nearest = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {nearest[0]!r}?" if nearest else ""
+    nearest = nearest_name(name, known)
+    return "" if nearest is None else f"; did you mean {nearest!r}?"
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is nearest to what the user typed; ``None`` if none is near."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)

@@ -5,8 +5,9 @@ Every kind has a model of its own, beside what reads it; see :mod:`spikesearch.d
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import (
@@ -28,22 +29,36 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 PathText = Annotated[str, Field(min_length=1)]
 
 
+class NoNumber(str):
+    """What stands where a number is meant and is none; pydantic refuses it, and ``reason`` is what the user reads."""
+
+    def __new__(cls, reason: str) -> NoNumber:
+        """Return one for a reason."""
+        return super().__new__(cls, "no number")
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
 class Section(BaseModel):
-    """Base of every section of a study file: unknown keys are refused, and so is ``true`` where a number is meant."""
+    """Base of every section of a study file.
+
+    Unknown keys are refused, and so is, where a number is meant, ``true`` and what YAML 1.1 and 1.2 read differently.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
-    def _no_boolean_numbers(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            for name, value in data.items():
-                field = cls.model_fields.get(name)
-                if field is not None and _is_number(field.annotation):
-                    for place, number in _leaves(value):
-                        if isinstance(number, bool) and (place or not _is_collection(field.annotation)):
-                            raise ValueError(f"`{name}{place}` must be a number, but got {number!r}.")
-        return data
+    def _numbers(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        fields = {name: cls.model_fields[name].annotation for name in data if name in cls.model_fields}
+        numbers = {name: annotation for name, annotation in fields.items() if _is_number(annotation)}
+        return data | {
+            name: _read_numbers(data[name], name, inside=not _is_collection(annotation))
+            for name, annotation in numbers.items()
+        }
 
 
 def _is_number(annotation: Any) -> bool:
@@ -57,16 +72,34 @@ def _is_collection(annotation: Any) -> bool:
     return get_origin(annotation) in (tuple, list, dict) or any(_is_collection(part) for part in get_args(annotation))
 
 
-def _leaves(value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what lists and mappings hold, and where."""
+def _read_numbers(value: Any, place: str, *, inside: bool) -> Any:
+    """Return a value with its numbers as they are meant, and what is none as a :class:`NoNumber`.
+
+    Args:
+        value: What a key holds.
+        place: The key, for messages.
+        inside: Whether the value itself should be a number, rather than hold numbers.
+    """
     if isinstance(value, dict):
-        for key, part in value.items():
-            yield from ((f".{key}{place}", leaf) for place, leaf in _leaves(part))
-    elif isinstance(value, list | tuple):
-        for index, part in enumerate(value):
-            yield from ((f"[{index}]{place}", leaf) for place, leaf in _leaves(part))
-    else:
-        yield "", value
+        return {key: _read_numbers(part, f"{place}.{key}", inside=True) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_read_numbers(part, f"{place}[{index}]", inside=True) for index, part in enumerate(value)]
+    if inside and isinstance(value, bool):
+        return NoNumber(f"`{place}` must be a number, but got {value!r}.")
+    if not inside or not isinstance(value, str):
+        return value
+    text = value.strip()
+    if re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", text):  # YAML 1.1 wants a dot and a sign
+        return float(text)
+    if re.fullmatch(r"[-+]?0[0-7]+", text) and int(text, 8) != int(text):
+        return NoNumber(
+            f"`{place}` must be one number, but got {text}, which is {int(text, 8)} in YAML 1.1 and {int(text)} in "
+            f"YAML 1.2; write {int(text)} or {int(text, 8)}."
+        )
+    if re.fullmatch(r"\d+(:[0-5]?\d)+", text):
+        seconds = functools.reduce(lambda total, part: 60 * total + int(part), text.split(":"), 0)
+        return NoNumber(f"`{place}` must be one number, but got {text}; write {seconds} if it counts in sixties.")
+    return value
 
 
 class SplitConfig(Section):

@@ -25,6 +25,7 @@ from pydantic import (
 
 from spikesearch.config.data import DataConfig, Section
 from spikesearch.config.messages import explain, show
+from spikesearch.config.reader import read_yaml
 from spikesearch.errors import ConfigError, ConfigNotFoundError, did_you_mean
 from spikesearch.extensions import CONVENTIONS
 from spikesearch.io import user_path
@@ -343,8 +344,8 @@ def load_study_file(path: str | os.PathLike[str]) -> StudyConfig:
     except OSError as error:
         raise ConfigError(f"Cannot read {path}: {error.strerror}.") from None
     try:
-        content = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader that also refuses repeated keys
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that no calendar has, endless nesting
+        content = read_yaml(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     config = StudyConfig.from_dict(content if content is not None else {}, where=str(path))
     data_path = resolve_path(getattr(config.data, "path", None), path.parent)
@@ -415,16 +416,3 @@ def find_study_file(name_or_path: str | os.PathLike[str]) -> Path:
         f"There is no study file {name!r}, neither as a path nor as a shipped one ({known})"
         f"{did_you_mean(name, shipped)}"
     )
-
-
-class _Loader(yaml.SafeLoader):
-    """yaml.SafeLoader that refuses a repeated key instead of keeping the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, str) and key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is repeated", key_node.start_mark)
-            seen.add(key if isinstance(key, str) else None)
-        return super().construct_mapping(node, deep=deep)

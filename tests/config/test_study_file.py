@@ -173,6 +173,11 @@ def test_a_file_is_read(tmp_path: Path) -> None:
     [
         ("name: [", "is not valid YAML"),
         ("name: a\nname: b\n", "the key 'name' is repeated"),
+        (
+            "name: a\n'name': b\nseed: 1\ndata: {kind: a, kind: b}\n",
+            "'name' is repeated (line 2), the key 'kind' is repeated (line 4)",
+        ),
+        ("train: &a {lr: 1}\nsearch: {<<: *a, <<: *a}\n", "the key '<<' is repeated (line 2)"),
         ("- 1\n- 2\n", "must be a mapping of keys, but got [1, 2]"),
         ("", "`name` is missing"),
         ("name: !!python/object/apply:os.getcwd []\n", "is not valid YAML"),
@@ -209,6 +214,155 @@ def test_numbers_without_a_dot_are_numbers(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(MINIMAL).replace("epochs: 1", "epochs: 1\n  lr: 1e-3"))
     assert load_study_file(path).train.lr == 0.001
+
+
+def read(folder: Path, text: str, **sections: str) -> StudyConfig:
+    """Read MINIMAL with some of its sections, and other text, as a person types them."""
+    kept = {key: value for key, value in MINIMAL.items() if key not in sections}
+    path = folder / "mine.yaml"
+    path.write_text(
+        text
+        + "".join(f"\n{key}: {value}" for key, value in sections.items())
+        + "\n"
+        + (yaml.safe_dump(kept) if kept else "")
+    )
+    return load_study_file(path)
+
+
+def test_merge_keys_are_read(tmp_path: Path) -> None:
+    config = read(
+        tmp_path,
+        "",
+        train="\n  <<: &common {epochs: 3, lr: 0.5}\n  lr: 0.25\n",
+        search="{n_trials: 3, crossover_prob: 0.5}",
+        space="\n  <<: [&a {embed_dims: [8], depths: [1]}, {depths: [2], num_heads: [1], mlp_ratios: [1]}]\n"
+        "  v_thresholds: [1]\n  taus: &taus [2]\n  time_steps: *taus\n",
+    )
+    assert (config.train.epochs, config.train.lr) == (3, 0.25)
+    assert config.space.search_space().depths == (1,), "of several, the first wins"
+    assert config.space.search_space().time_steps == (2,)
+
+
+def test_a_merged_mapping_may_merge_another(tmp_path: Path) -> None:
+    inner = "{<<: &a {train: 0.5}, search: 0.1}"
+    splits = read(tmp_path, "", data=f"{{kind: digits, splits: {{<<: {inner}, search: 0.2, test: 0.3}}}}").data.splits
+    assert (splits.train, splits.search, splits.test) == (0.5, 0.2, 0.3)
+
+
+@pytest.mark.parametrize("name", ["on", "off", "yes", "No", "y", "2024-01-01", "2024-13-45", "007", "08", "1e3", "0b1"])
+def test_names_that_yaml_1_1_reads_as_something_else_are_names(tmp_path: Path, name: str) -> None:
+    assert read(tmp_path, "", name=name).name == name
+
+
+@pytest.mark.parametrize("path", ["on", "12:30", "12:30:45", "2024-01-01", "2024-01-01 10:00:00", "010", "=", "1e5"])
+def test_paths_that_yaml_1_1_reads_as_something_else_are_paths(tmp_path: Path, path: str) -> None:
+    config = read(tmp_path, "", data=f"{{kind: image-folder, path: {path}, image_size: 8}}")
+    assert config.to_dict()["data"]["path"] == path
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("on", True), ("off", False), ("yes", True), ("No", False), ("y", True), ("true", True), ("FALSE", False)],
+)
+def test_truth_values_are_read_where_a_key_wants_them(tmp_path: Path, text: str, value: bool) -> None:
+    config = read(tmp_path, "", search=f"{{n_trials: 3, surrogate: {text}}}", train=f"{{epochs: 1, compile: {text}}}")
+    assert (config.search.surrogate, config.train.compile) == (value, value)
+
+
+def test_off_is_a_word_where_a_key_wants_a_word(tmp_path: Path) -> None:
+    assert read(tmp_path, "", train="{epochs: 1, amp: off}").train.amp == "off"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 1e-3), ("1E+2", 100), ("1.e2", 100), (".5", 0.5), ("5.", 5), ("+3", 3), ("1_000", 1000), ("0x10", 16),
+        ("08", 8), ("007", 7), ("'2'", 2), ("1e0", 1),
+    ],
+)  # fmt: skip
+def test_numbers_however_they_are_written(tmp_path: Path, text: str, value: float) -> None:
+    config = read(
+        tmp_path, "", train=f"{{epochs: 1, lr: {text}, weight_decay: {text}}}", constraints=f"{{macs: {text}}}"
+    )
+    assert (config.train.lr, config.train.weight_decay, config.constraints["macs"]) == (value, value, value)
+    if value == int(value):
+        assert read(tmp_path, "", search=f"{{n_trials: {text}}}").search.n_trials == value
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("010", "must be one number, but got 010, which is 8 in YAML 1.1 and 10 in YAML 1.2; write 10 or 8."),
+        ("1:30", "must be one number, but got 1:30; write 90 if it counts in sixties."),
+        ("1:00:00", "must be one number, but got 1:00:00; write 3600 if it counts in sixties."),
+    ],
+)
+def test_numbers_that_could_be_two_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    for sections, where in (
+        ({"train": f"{{epochs: {text}}}"}, "train: `epochs`"),
+        ({"train": f"{{epochs: 1, lr: {text}}}"}, "train: `lr`"),
+        ({"model": f"{{pool_stages: [1, {text}]}}"}, "model: `pool_stages[1]`"),
+        ({"constraints": f"{{params: {text}}}"}, "`constraints.params`"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            read(tmp_path, "", **sections)
+        assert f"{where} {message}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"train": "{epochs: on}"}, "`train.epochs` must be a valid integer, but got 'on'."),
+        ({"train": "{epochs: 2024-01-01}"}, "`train.epochs` must be a valid integer, but got '2024-01-01'."),
+        ({"train": "{epochs: 1, ema_decay: None}"}, "but got 'None'. Write null for nothing."),
+        ({"data": "{kind: digits, augment: none}"}, "but got 'none'. Write null for nothing."),
+        ({"name": "123"}, "`name` must be a valid string, but got 123. Put it in quotes to make it text."),
+        ({"name": "1.0"}, "`name` must be a valid string, but got 1.0. Put it in quotes to make it text."),
+        ({"name": "true"}, "`name` must be a valid string, but got True. Put it in quotes to make it text."),
+    ],
+)
+def test_what_yaml_reads_otherwise_is_refused_with_what_to_write(
+    tmp_path: Path, sections: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, "", **sections)
+    assert message in str(caught.value)
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(
+            tmp_path,
+            "colour: red",
+            name="a/b",
+            data="{kind: digits, splits: {train: 2, tset: 0.1}}",
+            train="{epoch: 3, lr: true, strategy: sandwhich}",
+            space="{embed_dims: [33], depths: [1], num_heads: [2], mlp_ratios: [2], v_thresholds: [1], taus: [2], "
+            "time_steps: [1]}",
+            constraints="{energy: 3}",
+            search="{n_trials: 010, population_size: 1}",
+        )
+    text = str(caught.value)
+    assert "11 mistakes. (1) " in text
+    for mistake in (
+        "there is no key 'colour'; known keys are",
+        "`data.splits` has no key 'tset'; did you mean 'test'?",
+        "`train` has no key 'epoch'; did you mean 'epochs'?",
+        "`name` must be letters",
+        "`data.splits.train` must be less than 1",
+        "train: `lr` must be a number, but got True.",
+        "`train.strategy` must be 'sandwich' or 'uniform', but got 'sandwhich'.",
+        "`embed_dims` must be a positive multiple of 8",
+        "but got 'energy'; did you mean 'energy_uJ'?",
+        "search: `n_trials` must be one number, but got 010",
+        "`search.population_size` must be greater than or equal to 2, but got 1.",
+    ):
+        assert text.count(mistake) == 1, (mistake, text)
+    assert "`train.epochs` is missing" not in text, "it is there, with a slip"
+    with pytest.raises(ConfigError) as caught:
+        StudyConfig.from_dict({})
+    for key in ("name", "data", "space", "train", "search"):
+        assert f"`{key}` is missing." in str(caught.value)
 
 
 def test_a_data_path_is_looked_for_beside_the_file_then_in_the_working_directory(
@@ -274,7 +428,7 @@ def test_an_unknown_study_suggests_the_nearest(tmp_path: Path, monkeypatch: pyte
     assert find_study_file("digits") == Path("digits")  # a path comes first
 
 
-@pytest.mark.parametrize("text", ["name: 2024-13-45\n", "[" * 3000])
+@pytest.mark.parametrize("text", ["name: [\n", "[" * 3000, "a: 0x_\n"])
 def test_yaml_that_python_cannot_read_is_a_users_mistake(tmp_path: Path, text: str) -> None:
     path = tmp_path / "study.yaml"
     path.write_text(text)
