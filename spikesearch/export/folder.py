@@ -156,7 +156,7 @@ def new_folder(folder: Path, description: Mapping[str, Any]) -> Iterator[Path]:
         ExportError: If ``folder`` holds something else.
         StorageError: If it cannot be written.
     """
-    _refuse_other(folder, description)
+    refuse_other(folder, description)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
@@ -203,11 +203,23 @@ def network_in(folder: Path) -> dict[str, Any] | None:
         raise ExportError(f"{folder} is not empty and holds no network of spikesearch; {_ADVICE}") from None
 
 
-def _refuse_other(folder: Path, description: Mapping[str, Any]) -> None:
+def refuse_other(
+    folder: Path, description: Mapping[str, Any], keys: Iterable[str] = ("weights_hash", "architecture", "model")
+) -> None:
+    """Raise what :func:`new_folder` would because of what a folder holds.
+
+    Args:
+        folder: The folder; need not exist.
+        description: The coming ``model.json``, or as much of it as is known.
+        keys: Which keys of it must be those of the network that is there.
+
+    Raises:
+        ExportError: If the folder holds something else.
+    """
     before = network_in(folder)
     if before is None:
         return
-    if any(before.get(key) != description.get(key) for key in ("weights_hash", "architecture", "model")):
+    if any(before.get(key) != description.get(key) for key in keys):
         raise ExportError(f"{folder} holds another network; {_ADVICE}")
     if before.get("files") != description["files"]:
         raise ExportError(f"{folder} holds the same network in another format; {_ADVICE}")

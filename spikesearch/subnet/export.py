@@ -49,6 +49,7 @@ def export_subnet(
     """
     from spikesearch.data.bundle import StoredSplit
     from spikesearch.export import check_format, export_network
+    from spikesearch.export.folder import CARD, FACTS, describe, refuse_other
 
     if output is not None:  # before the test split is looked at
         output = user_path(output, "`output`")
@@ -61,7 +62,9 @@ def export_subnet(
     else:
         trial = find_trial(session.study, number)
         net = session.scorer().extract(trial.architecture)
-        check_format(net, to, opset=opset)
+        chosen = check_format(net, to, opset=opset)
+        if output is not None:
+            refuse_other(output, describe(net, {}, (FACTS, CARD, *chosen.files)))
         test = session.final_score(trial.architecture)
         facts = {**subnet_facts(session, trial), "test_accuracy": test["accuracy"]}
         name = str(trial.number)

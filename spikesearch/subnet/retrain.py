@@ -132,11 +132,8 @@ def retrain_subnet(
     """
     if source is not None and source not in _NAMES:
         raise StudyError(f"`source` must be 'inherited' or 'scratch', but got {source!r}.")
-    if output is not None:  # before hours of training
-        from spikesearch.export.folder import network_in
-
+    if output is not None:
         output = user_path(output, "`output`")
-        network_in(output)
     config = session.config.train if recipe is None else recipe
     with session.expected():
         trial = find_trial(session.study, number)
@@ -155,6 +152,8 @@ def retrain_subnet(
             config = config.model_copy(update={"energy_weight": energy_weight})
         seed = session.config.seed if seed is None else seed
         training = _Training(session, source or "inherited", config, seed)
+        if output is not None:
+            training.check_output(trial, output)  # before hours of training
         stored = training.result(trial, progress=progress)
         folder = training.folder(trial)
         if output is not None:
@@ -180,9 +179,7 @@ class _Training:
 
     def key(self, arch: Architecture) -> str:
         """Everything that the weights depend on, in 12 digits."""
-        from spikesearch.train.network import applicable_recipe
-
-        facts = {"arch": arch.key, "from": self.source, "recipe": applicable_recipe(self.config), "seed": self.seed}
+        facts = self._own_facts(arch)
         if self.source == "inherited":
             facts["supernet"] = self.session.supernet_hash
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
@@ -198,6 +195,37 @@ class _Training:
         """Return the scores of an earlier call, if there was one."""
         stored = self.session.study.user_attrs.get(self.attr(arch))
         return dict(stored) if stored is not None else None
+
+    def check_output(self, trial: TrialResult, output: Path) -> None:
+        """Make sure that a folder holds nothing, or the network that this training makes.
+
+        Raises:
+            ExportError: If it holds something else.
+        """
+        from spikesearch.export.folder import FACTS, WEIGHTS, network_in, refuse_other, settings
+
+        there = network_in(output)
+        if there is None:
+            return
+        own = self._own_facts(trial.architecture)
+        retrained = there.get("retrained")
+        known = {key: retrained.get(key) for key in own} if isinstance(retrained, dict) else {}
+        coming = {
+            "files": sorted((FACTS, WEIGHTS)),
+            "architecture": trial.architecture.to_dict(),
+            "model": settings(self.session.scorer().extract(trial.architecture)),
+            "data_fingerprint": self.session.data.fingerprint,
+            "retrained": retrained if known == own else own,
+        }
+        if self.source == "inherited":
+            coming["supernet_hash"] = self.session.supernet_hash
+        refuse_other(output, coming, coming.keys() - {"files"})
+
+    def _own_facts(self, arch: Architecture) -> dict[str, Any]:
+        from spikesearch.train.network import applicable_recipe
+
+        recipe = dict(applicable_recipe(self.config))
+        return {"arch": arch.key, "from": self.source, "recipe": recipe, "seed": self.seed}
 
     def result(self, trial: TrialResult, *, progress: bool) -> dict[str, Any]:
         """Return the scores of the trained network; train it if that has not been done."""
@@ -235,7 +263,7 @@ class _Training:
         from spikesearch.export.folder import save_network
         from spikesearch.scoring.calibration import calibration_images
         from spikesearch.scoring.network import calibrate_network, score_network
-        from spikesearch.train.network import applicable_recipe, train_network
+        from spikesearch.train.network import train_network
 
         session, arch = self.session, trial.architecture
         scoring, device = session.config.scoring, session.scorer().device
@@ -254,10 +282,7 @@ class _Training:
         )
         calibrate_network(trained.net, calibration_images(session.data, scoring).to(device))
         retrained: dict[str, Any] = {
-            "arch": arch.key,
-            "from": self.source,
-            "recipe": dict(applicable_recipe(self.config)),
-            "seed": self.seed,
+            **self._own_facts(arch),
             "search": score_network(trained.net, session.data, scoring, "search").to_dict(),
             "test": score_network(trained.net, session.data, scoring, "test").to_dict(),
         }

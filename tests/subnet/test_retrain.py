@@ -16,6 +16,8 @@ from spikesearch.scoring.calibration import calibration_images
 from spikesearch.scoring.network import calibrate_network
 from spikesearch.study import run_study
 from spikesearch.study.session import Session, open_trained
+from spikesearch.subnet.export import export_subnet
+from spikesearch.subnet.extract import extract_subnet
 from spikesearch.subnet.retrain import retrain_subnet
 from spikesearch.train import supernet_facts, weights_hash
 from spikesearch.train.loop import Trainer
@@ -178,3 +180,48 @@ def test_a_damaged_result_is_refused(trained: Session) -> None:
         retrain_subnet(trained, 1, **options)
     shutil.rmtree(done.folder)
     assert retrain_subnet(trained, 1, **options).rows == done.rows
+
+
+@pytest.mark.parametrize("there", ["another trial", "another start", "another recipe", "inherited", "another format"])
+def test_an_output_with_another_network_is_refused_before_the_training(
+    trained: Session, tmp_path: Path, there: str
+) -> None:
+    output = tmp_path / "net"
+    if there == "inherited":
+        extract_subnet(trained, 1, output)
+    else:
+        others: dict[str, dict[str, Any]] = {"another trial": {"number": 0}, "another start": {"source": "inherited"}}
+        epochs = 2 if there == "another recipe" else 1
+        options: dict[str, Any] = {"number": 1, "source": "scratch", "epochs": epochs, **others.get(there, {})}
+        retrain_subnet(trained, **options, energy_weight=0.0625, output=output, progress=False)
+    if there == "another format":
+        facts = json.loads((output / "model.json").read_text())
+        (output / "model.json").write_text(json.dumps({**facts, "files": [*facts["files"], "model.onnx"]}))
+        (output / "model.onnx").touch()
+    else:  # what is trained in the end has not been trained yet
+        for folder in (trained.folder / "retrained").glob("1-scratch-*"):
+            shutil.rmtree(folder)
+    before = hashes(trained)
+    with epochs_trained() as numbers, pytest.raises(ExportError, match=r"holds .*; choose another --output"):
+        retrain_subnet(trained, 1, source="scratch", epochs=1, energy_weight=0.0625, output=output, progress=False)
+    assert (numbers, hashes(trained)) == ([], before)
+
+
+def test_an_output_with_the_same_network_is_written_again(trained: Session, tmp_path: Path) -> None:
+    for _ in range(2):
+        done = retrain_subnet(trained, 1, epochs=1, energy_weight=0.125, output=tmp_path / "net", progress=False)
+        assert read_facts(tmp_path / "net")["retrained"]["from"] == "inherited"
+        shutil.rmtree(next((trained.folder / "retrained").glob("1-inherited-*")), ignore_errors=done is None)
+
+
+def test_an_export_with_another_network_in_its_folder_is_refused_before_the_test_split(
+    trained: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_subnet(trained, 1, output=tmp_path / "net")
+
+    def looked(*args: object) -> None:
+        raise AssertionError("the test split was scored")
+
+    monkeypatch.setattr(Session, "final_score", looked)
+    with pytest.raises(ExportError, match="holds another network"):
+        export_subnet(trained, 0, output=tmp_path / "net")
