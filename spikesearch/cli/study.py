@@ -172,9 +172,9 @@ def show(name: NameArgument, storage: StorageOption = None, chosen: FormatOption
     """Show the state of a study: its Pareto front, the recommended trial and the reference."""
     from spikesearch.study.provenance import kind_of
     from spikesearch.study.results import read_results
-    from spikesearch.study.store import find_study, open_store
+    from spikesearch.study.store import find_study, store_with
 
-    store = open_store(storage, create=False)
+    store = store_with(name, storage)
     study = find_study(store, name)
     if kind_of(study) == "recipe":
         show_recipes(study, store.name, chosen)
@@ -267,10 +267,10 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Delete a study, its supernet and its checkpoints."""
-    from spikesearch.study.store import delete_study, find_study, open_store
+    from spikesearch.study.store import delete_study, find_study, store_with
 
     if not yes:
-        find_study(open_store(storage, create=False), name)  # before anything is asked
+        find_study(store_with(name, storage), name)  # before anything is asked
         if not sys.stdin.isatty():
             raise StudyError("Without a terminal nobody can be asked, so nothing was deleted; give --yes.")
         if not typer.confirm(f"Delete the study {name!r} with its trials and its supernet?", err=True):

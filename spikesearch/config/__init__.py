@@ -15,6 +15,7 @@ from spikesearch.config.study_file import (
     load_study_file,
     resolve_path,
     shipped_study_files,
+    storages_of_files,
 )
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "load_study_file",
     "resolve_path",
     "shipped_study_files",
+    "storages_of_files",
 ]

@@ -354,6 +354,25 @@ def load_study_file(path: str | os.PathLike[str]) -> StudyConfig:
     return config.model_copy(update={"data": config.data.model_copy(update={"path": str(data_path)})})
 
 
+def storages_of_files(folder: Path, name: str) -> dict[str, Path]:
+    """Return the storages that study files of a folder name, as URLs, and which file does.
+
+    Args:
+        folder: Where to look for YAML files; what is no study file is passed over.
+        name: Name of a study. A database that is no file is only taken from the study file of this name.
+    """
+    storages: dict[str, Path] = {}
+    for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
+        try:
+            content = read_yaml(path.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError, ValueError, RecursionError):
+            continue
+        url = content.get("storage") if isinstance(content, dict) else None
+        if isinstance(url, str) and (url.startswith("sqlite") or content.get("name") == name):
+            storages.setdefault(url, path)
+    return storages
+
+
 def resolve_path(path: str | None, base_dir: Path) -> Path | None:
     """Return the existing file or folder that ``path`` means, absolute, or ``None``.
 

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from spikesearch.errors import StudyError, did_you_mean
 from spikesearch.study.attributes import WORKER
-from spikesearch.study.store import find_study, open_store
+from spikesearch.study.store import find_study, store_with
 from spikesearch.study.worker import Worker
 
 
@@ -31,7 +31,7 @@ def release_host(name: str, host: str, *, storage: str | BaseStorage | None = No
         StudyNotFoundError: If there is no such study.
         StudyError: If no running trial is the machine's, or the machine is this one.
     """
-    store = open_store(storage, create=False)
+    store = store_with(name, storage)
     study = find_study(store, name)
     with store.lock(name):
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spikesearch.config import StudyConfig, find_study_file, load_study_file, shipped_study_files
-from spikesearch.errors import ConfigError, ConfigNotFoundError, StudyError, did_you_mean
+from spikesearch.errors import ConfigError, ConfigNotFoundError, StudyError, StudyNotFoundError, did_you_mean
 from spikesearch.io import user_path
 from spikesearch.study import provenance
-from spikesearch.study.store import Store, check_name, find_study, open_store, store_of
+from spikesearch.study.store import Store, check_name, find_study, store_of, store_with
 
 if TYPE_CHECKING:
     import optuna
@@ -87,6 +87,9 @@ def resolve(
             f"{shipped[text]} for the second."
         )
     if not path.is_file() and text not in shipped and not (text and path.is_dir()):
+        elsewhere = _elsewhere(text) if storage is None and text else None
+        if elsewhere is not None:
+            return elsewhere
         everything = [*known, *shipped]
         raise ConfigNotFoundError(
             f"There is no study, study file or shipped study file {text!r} (studies in {store.name}: "
@@ -103,8 +106,16 @@ def find(name: str, storage: str | BaseStorage | None = None) -> Target:
         StudyNotFoundError: If there is no such study; the message names the nearest.
         StorageError: If the storage cannot be opened.
     """
-    store = open_store(storage, create=False)
+    store = store_with(name, storage)
     return Target(name, store, find_study(store, name))
+
+
+def _elsewhere(name: str) -> Target | None:
+    """Return the study of a name whose storage a study file in the working directory names."""
+    try:
+        return find(name)
+    except StudyNotFoundError:
+        return None
 
 
 def _from_name(name: str, store: Store, is_path: bool, shipped: Path | None) -> Target:

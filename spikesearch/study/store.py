@@ -15,10 +15,18 @@ from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from spikesearch.config import StudyConfig
+from spikesearch.config import StudyConfig, storages_of_files
 from spikesearch.errors import StorageError, StudyError, StudyNotFoundError, did_you_mean
 from spikesearch.storage.locks import Lock, LockBusyError, NullLock, StudyLock
-from spikesearch.storage.urls import backend_of, display_url, open_storage, resolve_url, storage_exists, study_folder
+from spikesearch.storage.urls import (
+    DEFAULT_STORAGE,
+    backend_of,
+    display_url,
+    open_storage,
+    resolve_url,
+    storage_exists,
+    study_folder,
+)
 from spikesearch.study import provenance
 from spikesearch.study.assembly import make_sampler
 from spikesearch.study.attributes import ARCH, RUN_DIR, STUDY_FILE, STUDY_ID
@@ -121,6 +129,39 @@ def open_store(storage: str | BaseStorage | None = None, *, from_file: str | Non
     return store
 
 
+def store_with(name: str, storage: str | BaseStorage | None = None) -> Store:
+    """Open the storage of a study that exists, by its name alone.
+
+    Where nobody says which storage is meant and the default one has no such study, the storages are tried that study
+    files in the working directory name.
+
+    Args:
+        name: Name of the study.
+        storage: As for :func:`store_of`.
+
+    Raises:
+        StorageError: If the storage cannot be opened.
+        StudyNotFoundError: If a SQLite file does not exist.
+        StudyError: If the study files name several storages that have such a study.
+    """
+    store = store_of(storage)
+    if storage is None and resolve_url(None, "") == DEFAULT_STORAGE and not store.has(name):
+        holders = {}
+        for url, path in storages_of_files(Path.cwd(), name).items():
+            try:
+                if Store(url).has(name):
+                    holders[url] = path
+            except StorageError as error:
+                _log.warning("%s names a storage that cannot be asked for the study %r: %s", path.name, name, error)
+        if len(holders) > 1:
+            raise StudyError(f"A study {name!r} is in {' and in '.join(map(display_url, holders))}; give --storage.")
+        for url, path in holders.items():
+            _log.info("The study %r is in %s, the storage that %s names.", name, display_url(url), path.name)
+            store = Store(url)
+    store.opened(create=False)
+    return store
+
+
 def create_study(
     config: StudyConfig,
     *,
@@ -203,7 +244,7 @@ def load_study(name: str, *, storage: str | BaseStorage | None = None) -> optuna
         StudyError: If it was not made by spikesearch, or by a newer one.
         StorageError: If the storage cannot be opened.
     """
-    study = find_study(open_store(storage, create=False), name)
+    study = find_study(store_with(name, storage), name)
     study.sampler = make_sampler(provenance.stored_config(study))
     return study
 
@@ -237,7 +278,7 @@ def delete_study(name: str, *, storage: str | BaseStorage | None = None) -> None
         StudyNotFoundError: If there is no such study.
         StudyError: If a living process works on it.
     """
-    store = open_store(storage, create=False)
+    store = store_with(name, storage)
     study = find_study(store, name)
     folder = study_folder(store.url, name) if store.url else None
     foreign = folder is not None and is_foreign(folder, study)
