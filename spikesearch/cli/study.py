@@ -104,6 +104,7 @@ def run(
             help="Threads that compute, shared by the workers; by default one per core, too many for several commands "
             "at once.",
             min=1,
+            max=4096,
         ),
     ] = None,
     run_dir: RunDirOption = None,

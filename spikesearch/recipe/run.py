@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 import uuid
 from dataclasses import dataclass
@@ -75,8 +76,8 @@ def run_recipe_study(
     """
     if n_trials is not None and n_trials < 1:
         raise StudyError(f"`n_trials` must be at least 1, but got {n_trials}.")
-    if timeout is not None and not timeout > 0:
-        raise StudyError(f"`timeout` must be above 0 seconds, but got {timeout}.")
+    if timeout is not None and not 0 < timeout < math.inf:
+        raise StudyError(f"`timeout` must be above 0 seconds and finite, but got {timeout}.")
     target = name if isinstance(name, Target) else find(name, storage)
     store, study = target.store, target.existing
     about = RecipeStudy.of(study)

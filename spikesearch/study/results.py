@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ class TrialResult:
         feasible: Whether all constraints are satisfied.
         attrs: ``params``, ``macs``, ``acs`` and ``mean_firing_rate`` where known.
         test: Score on the test split, if it has been taken.
+        broken: The constraints that are not satisfied.
     """
 
     number: int
@@ -45,6 +47,7 @@ class TrialResult:
     feasible: bool
     attrs: dict[str, Any] = field(default_factory=dict)
     test: dict[str, Any] | None = None
+    broken: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """Return the architecture in a few words."""
@@ -184,6 +187,7 @@ def complete_trials(
                 feasible=all(value <= 0 for value in trial.constraints.values()),
                 attrs={name: trial.user_attrs.get(name) for name in MEASURED},
                 test=attrs.get(TEST_PREFIX + arch.key),
+                broken=tuple(name for name, value in trial.constraints.items() if not value <= 0),
             )
         )
     return results
@@ -257,8 +261,12 @@ def best_trial(
     """Return the recommended trial of a study; see :func:`choose`.
 
     Raises:
-        StudyError: If no trial qualifies, or ``beta`` is not above 0 and finite.
+        StudyError: If no trial qualifies, or a bound is impossible.
     """
+    if max_energy is not None and not 0 < max_energy < math.inf:
+        raise StudyError(f"`max_energy` must be above 0 and finite, but got {max_energy}.")
+    if min_accuracy is not None and not 0 <= min_accuracy <= 1:
+        raise StudyError(f"`min_accuracy` must be a fraction from 0 to 1, but got {min_accuracy}.")
     if beta is not None and not 0 < beta < math.inf:
         raise StudyError(f"`beta` must be above 0 and finite, but got {beta}.")
     config = provenance.stored_config(study)
@@ -273,10 +281,45 @@ def best_trial(
     chosen = choose(config, trials, reference, max_energy=max_energy, min_accuracy=min_accuracy, beta=beta)
     if chosen is None:
         raise StudyError(
-            f"No trial of study {study.study_name!r} is feasible and good enough; allow more energy or less accuracy, "
-            "or run more trials."
+            why_none(study.study_name, config, trials, reference, max_energy=max_energy, min_accuracy=min_accuracy)
         )
     return chosen
+
+
+def why_none(
+    name: str,
+    config: StudyConfig,
+    trials: Sequence[TrialResult],
+    reference: TrialResult,
+    *,
+    max_energy: float | None = None,
+    min_accuracy: float | None = None,
+) -> str:
+    """Say why :func:`choose` has returned ``None``, and what to do; the arguments are its own, but for the name."""
+    feasible = [trial for trial in trials if trial.feasible]
+    if not feasible:
+        counts = Counter(key for trial in trials for key in trial.broken)
+        reasons = [
+            f"{count} of {len(trials)} {'hardly do better than guessing' if key == 'dead' else f'break `{key}`'}"
+            for key, count in counts.most_common()
+        ]
+        return (
+            f"No trial of study {name!r} is feasible: {', '.join(reasons)}. Run more trials, or start another study "
+            f"that trains longer or has looser `constraints`; `spikesearch doctor {name}` looks for other causes."
+        )
+    best, cheapest = max(trial.accuracy for trial in feasible), min(trial.energy_uJ for trial in feasible)
+    bounds = [] if max_energy is None else [f"takes at most {max_energy:.4g} uJ"]
+    bounds += [] if min_accuracy is None else [f"has an accuracy of at least {min_accuracy:.4g}"]
+    if bounds:
+        return (
+            f"No trial of study {name!r} is feasible and {' and '.join(bounds)}: the cheapest takes {cheapest:.4g} uJ, "
+            f"and the most accurate has {best:.4f}. Allow more energy or less accuracy, or run more trials."
+        )
+    return (
+        f"No trial of study {name!r} is feasible and within `report.max_accuracy_drop` "
+        f"({config.report.max_accuracy_drop:g}) of the reference, whose accuracy is {reference.accuracy:.4f}: the most "
+        f"accurate has {best:.4f}. Raise that key in the study file and run it again, or run more trials."
+    )
 
 
 def find_trial(study: optuna.Study, number: int | None) -> TrialResult:

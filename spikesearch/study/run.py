@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 import uuid
 from pathlib import Path
@@ -16,6 +17,7 @@ from spikesearch.errors import StudyError
 from spikesearch.racing import looks
 from spikesearch.study.attributes import F_AEB, FEASIBLE
 from spikesearch.study.resolve import Target
+from spikesearch.study.results import why_none
 from spikesearch.study.search.ledger import Ledger
 from spikesearch.study.search.loop import Budget, Outcome, build_search
 from spikesearch.study.search.pool import WorkerOrder, available_cores, leave_unguarded, run_workers
@@ -152,7 +154,7 @@ def _report_outcome(outcome: Outcome, session: Session) -> None:
 def _score_finalists(session: Session) -> None:
     results = session.results()
     if results.reference is not None and results.recommended is None:
-        _log.warning("No trial of study %r is both feasible and accurate enough to be recommended.", session.name)
+        _log.warning("%s", why_none(session.name, session.config, results.trials, results.reference))
     for trial in results.finalists:
         session.final_score(trial.architecture)
 
@@ -160,7 +162,7 @@ def _score_finalists(session: Session) -> None:
 def _check_arguments(n_trials: int | None, timeout: float | None, workers: int) -> None:
     if n_trials is not None and n_trials < 1:
         raise StudyError(f"`n_trials` must be at least 1, but got {n_trials}.")
-    if timeout is not None and not timeout > 0:
-        raise StudyError(f"`timeout` must be above 0 seconds, but got {timeout}.")
+    if timeout is not None and not 0 < timeout < math.inf:
+        raise StudyError(f"`timeout` must be above 0 seconds and finite, but got {timeout}.")
     if workers < 1:
         raise StudyError(f"`workers` must be at least 1, but got {workers}.")
