@@ -42,5 +42,6 @@ DUPLICATE_OF = "duplicate_of"
 # stored before the process died.
 OF_ONE_ATTEMPT = frozenset({WORKER, ARCH, RETRY_OF, RETRIED_BY, DEATHS, REASON, *Dominated.NAMES})
 
-# one of a study of recipes: the first of its repetitions, whose checkpoints it has; whether it diverged; its energy
+# one of a study of recipes: the first of its repetitions, whose checkpoints it has; whether it diverged (which is also
+# said of a study, of the training of its supernet); its energy
 ORIGIN, DIVERGED, ENERGY = "origin", "diverged", "energy_uJ"

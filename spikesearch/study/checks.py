@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spikesearch.errors import StorageError, StudyError
+from spikesearch.errors import CheckpointError, StorageError, StudyError
 from spikesearch.study import provenance
 from spikesearch.study.assembly import new_supernet
 from spikesearch.study.attributes import DATA_FINGERPRINT, MAJORITY_SHARE, SUPERNET_HASH
+from spikesearch.study.folder import is_foreign
 
 if TYPE_CHECKING:
     import optuna
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from spikesearch.config import StudyConfig
     from spikesearch.data import DataBundle
     from spikesearch.nn import Supernet
+
+_log = logging.getLogger(__name__)
 
 
 def check_device(device: str) -> None:
@@ -60,6 +64,8 @@ def check_folder(folder: Path) -> None:
 def check_files(config: StudyConfig, data: DataBundle, folder: Path, study: optuna.Study | None) -> None:
     """Make sure that some network of the space fits the data, and that a folder does not hold another supernet.
 
+    What is left of a training of this study that has diverged makes way.
+
     Args:
         config: The study file.
         data: Its data.
@@ -70,13 +76,20 @@ def check_files(config: StudyConfig, data: DataBundle, folder: Path, study: optu
         SpikesearchError: If something does not fit.
     """
     from spikesearch.energy import energy_model
-    from spikesearch.train.supernet import check_run_dir
+    from spikesearch.train.supernet import check_run_dir, discard_checkpoints, is_trained
 
     supernet = new_supernet(config, data)
-    if study is None or SUPERNET_HASH not in study.user_attrs:
+    if study is not None and SUPERNET_HASH in study.user_attrs:
+        return
+    try:
         check_run_dir(
             supernet, data, config.train, seed=config.seed, run_dir=folder, energy_model=energy_model(config.scoring)
         )
+    except CheckpointError:
+        if study is None or not provenance.has_diverged(study) or is_foreign(folder, study) or is_trained(folder):
+            raise
+        discard_checkpoints(folder)
+        _log.info("The training begins anew; the checkpoints of the one that diverged are deleted.")
 
 
 def check_data(study: optuna.Study, data: DataBundle) -> None:

@@ -7,13 +7,22 @@ space, the data, the supernet and the way of scoring are the same, so a change o
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import TYPE_CHECKING, Any, Literal
 
 from spikesearch.config import StudyConfig
 from spikesearch.errors import StudyError
 from spikesearch.study.assembly import sampler_arguments
-from spikesearch.study.attributes import RECIPE, SAMPLER, SCHEMA, STUDY_FILE, STUDY_ID, VERSIONS
+from spikesearch.study.attributes import (
+    DIVERGED,
+    RECIPE,
+    SAMPLER,
+    SCHEMA,
+    STUDY_FILE,
+    STUDY_ID,
+    SUPERNET_HASH,
+    VERSIONS,
+)
 from spikesearch.study.folder import new_study_id
 from spikesearch.versions import package_versions
 
@@ -92,7 +101,7 @@ def verify_config(study: optuna.Study, config: StudyConfig) -> None:
     if kind_of(study) is None:
         raise StudyError(f"The study {study.study_name!r} was not made by spikesearch; choose another --study-name.")
     stored = stored_config(study)
-    changed = difference(stored.to_dict(), config.to_dict())
+    changed = difference(stored.to_dict(), config.to_dict(), free={"train"} if has_diverged(study) else set())
     if changed is not None:
         key, old, new = changed
         raise StudyError(
@@ -100,6 +109,11 @@ def verify_config(study: optuna.Study, config: StudyConfig) -> None:
             "would not be comparable. Restore the key, or give --study-name to start another study."
         )
     verify_versions(study)
+
+
+def has_diverged(study: optuna.Study) -> bool:
+    """Tell whether the training of a study's supernet has diverged, so that there is nothing to be comparable with."""
+    return DIVERGED in study.user_attrs and SUPERNET_HASH not in study.user_attrs
 
 
 def verify_versions(study: optuna.Study) -> None:
@@ -111,11 +125,19 @@ def verify_versions(study: optuna.Study) -> None:
             _log.warning("The study %r was made with %s %s; this is %s.", study.study_name, package, before, now)
 
 
-def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
-    """Return the first key, with both values, that differs and must not; keys are dotted."""
+def difference(
+    old: Mapping[str, Any], new: Mapping[str, Any], free: Set[str] = frozenset()
+) -> tuple[str, Any, Any] | None:
+    """Return the first key, with both values, that differs and must not; keys are dotted.
+
+    Args:
+        old: A study file.
+        new: Another.
+        free: What may differ beside what always may.
+    """
     before, after = dict(_leaves(old)), dict(_leaves(new))
     for key in [*before, *(key for key in after if key not in before)]:
-        if _is_free(key):
+        if _is_free(key, _FREE | free):
             continue
         if before.get(key) != after.get(key):
             return key, before.get(key), after.get(key)
@@ -150,9 +172,9 @@ def _leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield name, value if value != {} else None
 
 
-def _is_free(key: str) -> bool:
+def _is_free(key: str, free: Set[str]) -> bool:
     parts = key.split(".")
-    return any(".".join(parts[: i + 1]) in _FREE for i in range(len(parts)))
+    return any(".".join(parts[: i + 1]) in free for i in range(len(parts)))
 
 
 def _show(value: object) -> str:

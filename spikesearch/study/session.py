@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from optuna.storages import BaseStorage
 
 from spikesearch.config import StudyConfig
-from spikesearch.errors import StudyError
+from spikesearch.errors import StudyError, TrainingError
 from spikesearch.storage.locks import Lock
 from spikesearch.study import provenance
 from spikesearch.study.assembly import load_data_of, make_sampler, train_supernet_of
 from spikesearch.study.assist import assist
-from spikesearch.study.attributes import RUN_DIR, STUDY_ID, SUPERNET_HASH, TEST_PREFIX
+from spikesearch.study.attributes import DIVERGED, RUN_DIR, STUDY_ID, SUPERNET_HASH, TEST_PREFIX
 from spikesearch.study.checks import check_data, check_device, check_files, check_folder, check_supernet
 from spikesearch.study.folder import claim, run_folder
 from spikesearch.study.resolve import Target, find, resolve
@@ -156,7 +156,15 @@ class Session:
         ):
             find_study(self.store, self.name)  # it may have been deleted while this process waited
             team.from_first((self.config, self.folder))
-            supernet = train_supernet_of(self.config, self.data, self.folder, self.device, progress=progress)
+            try:
+                supernet = train_supernet_of(self.config, self.data, self.folder, self.device, progress=progress)
+            except TrainingError as error:
+                with self.expected():
+                    self.study.set_user_attr(DIVERGED, True)
+                raise TrainingError(
+                    f"{error} The study {self.name!r} accepts another `train` section: change it in the study file, "
+                    "and run that again."
+                ) from None
         with self.expected(), self.lock():
             check_supernet(self.study, supernet)
         return supernet

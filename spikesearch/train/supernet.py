@@ -138,6 +138,11 @@ def is_trained(run_dir: Path) -> bool:
     return (run_dir / f"{NAME}.json").exists()
 
 
+def discard_checkpoints(run_dir: Path) -> None:
+    """Delete what a training that has not ended has left in a folder."""
+    CheckpointFolder(Path(run_dir) / _STATES).delete()
+
+
 def check_run_dir(
     supernet: Supernet,
     data: DataBundle,
