@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikesearch.energy import EnergyModel
-from spikesearch.errors import ConfigError, TrainingError
+from spikesearch.errors import CheckpointError, ConfigError, TrainingError
 from spikesearch.nn.elastic import ElasticBatchNorm
 from spikesearch.nn.lif import set_surrogate_slope
 from spikesearch.nn.network import Network
@@ -176,7 +176,7 @@ class Trainer:
             energy in the loss also that energy, in microjoules per image as it was seen in training.
 
         Raises:
-            CheckpointError: If the checkpoint is corrupt or of another training.
+            CheckpointError: If the checkpoint is corrupt, of another training, or of another number of processes.
         """
         start = self._resume()
         steps = self.steps_per_epoch
@@ -349,7 +349,7 @@ class Trainer:
         self.checkpoints.save(Checkpoint(tensors, {"identity": self.identity, "epoch": epoch, "history": self.history}))
 
     def _resume(self) -> int:
-        checkpoint = self.team.from_first(self.checkpoints.load(self.identity) if self.team.is_first else None)
+        checkpoint = self.team.from_first(self._load() if self.team.is_first else None)
         if checkpoint is None:
             return 0
         groups: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}}
@@ -368,6 +368,24 @@ class Trainer:
         epoch: int = checkpoint.facts["epoch"]
         logger.info("training continues after epoch %d", epoch)
         return epoch
+
+    def _load(self) -> Checkpoint | None:
+        checkpoint = self.checkpoints.load(self.identity)
+        before = 1 if checkpoint is None else int(checkpoint.facts["history"][-1].get("processes", 1))
+        if checkpoint is not None and before != self.team.size:
+            how = (
+                "without a launcher" if before == 1 else f"with `torchrun --nproc-per-node {before} -m spikesearch ...`"
+            )
+            raise CheckpointError(
+                f"{self.checkpoints.folder} holds the training of {_processes(before)}, but this is one of "
+                f"{_processes(self.team.size)}, in which the weights would become others. Go on {how}; if nobody needs "
+                f"that training any more, remove {self.checkpoints.folder} to train anew."
+            )
+        return checkpoint
+
+
+def _processes(count: int) -> str:
+    return f"{count} process{'es' if count > 1 else ''}"
 
 
 def recipe_identity(config: TrainConfig, energy_model: EnergyModel) -> dict[str, Any]:

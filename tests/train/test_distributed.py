@@ -25,7 +25,7 @@ from spikesearch.config import TrainConfig
 from spikesearch.data import load_data
 from spikesearch.data.kinds.digits import DigitsData
 from spikesearch.energy import EnergyModel
-from spikesearch.errors import ConfigError, TeamError
+from spikesearch.errors import CheckpointError, ConfigError, TeamError
 from spikesearch.nn import Supernet
 from spikesearch.streams import TRAINING_ORDER
 from spikesearch.train import SandwichStrategy, SingleStrategy, Trainer, UniformStrategy, train_supernet, weights_hash
@@ -281,6 +281,34 @@ def test_interrupted_training_ends_equal_and_only_the_first_process_writes(toget
     assert first[0] == first[1] == second[0] == second[1]
     assert first[2] == sorted(["supernet.json", "supernet.safetensors"] * 2)
     assert second[2] == []
+
+
+def cut(team: Team, folder: Path) -> None:
+    with interruption(1):
+        train_supernet(new_supernet(), digits_data(), RECIPE, seed=0, run_dir=folder, progress=False)
+
+
+def resumed(team: Team, folder: Path) -> None:
+    train_supernet(new_supernet(), digits_data(), RECIPE, seed=0, run_dir=folder, progress=False)
+
+
+def test_another_number_of_processes_does_not_go_on(together, tmp_path):
+    together(cut, tmp_path / "two")
+    before = sorted((tmp_path / "two").rglob("*"))
+    with pytest.raises(CheckpointError, match=r"of 2 processes, but this is one of 1 process, .*--nproc-per-node 2 -m"):
+        resumed(Team(), tmp_path / "two")
+    assert sorted((tmp_path / "two").rglob("*")) == before
+    together(resumed, tmp_path / "two")
+    assert (tmp_path / "two/supernet.json").exists()
+    resumed(Team(), tmp_path / "two")  # what is finished serves any number
+
+    cut(Team(), tmp_path / "one")
+    first, second = together(caught, resumed, tmp_path / "one")
+    assert "of 1 process, but this is one of 2 processes" in str(first)
+    assert "Go on without a launcher" in str(first)
+    assert isinstance(second, TeamLostError)
+    resumed(Team(), tmp_path / "one")
+    assert (tmp_path / "one/supernet.json").exists()
 
 
 # --- what goes wrong ------------------------------------------------------------------------------
