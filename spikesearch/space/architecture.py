@@ -162,10 +162,12 @@ class Architecture(NetworkGenes):
         first, *others = NETWORK
         words = [
             *(f"{gene.short}{gene.show(getattr(self, gene.name))}" for gene in (first, DEPTH, *others) if gene.short),
-            *(f"{gene.short}{gene.show(getattr(self.stem, gene.name))}" for gene in STEM if gene.short and _says(gene, self.stem)),
             *(
-                f"{gene.short} {'|'.join(self._values_in_stages(gene))}" for gene in self._block_genes if gene.short
+                f"{gene.short}{gene.show(getattr(self.stem, gene.name))}"
+                for gene in STEM
+                if gene.short and _says(gene, self.stem)
             ),
+            *(f"{gene.short} {'|'.join(self._values_in_stages(gene))}" for gene in self._block_genes if gene.short),
         ]
         return " ".join(words)
 
@@ -174,11 +176,13 @@ class Architecture(NetworkGenes):
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Return the genes of stem and blocks as a table of text: header and rows."""
-        header = ["", *(gene.title for gene in self._block_genes)]
+        named = {gene.name for gene in BLOCK}
+        genes = [*self._block_genes, *(gene for gene in STEM if gene.name not in named and _says(gene, self.stem))]
+        header = ["", *(gene.title for gene in genes)]
         rows = [
             [
                 place.rstrip(".").replace("stage", "stage ").replace(".block", " block").replace("block", "block "),
-                *(_cell(gene, owner) for gene in self._block_genes),
+                *(_cell(gene, owner) for gene in genes),
             ]
             for place, _, owner in self.owners
             if owner is not self
@@ -188,11 +192,7 @@ class Architecture(NetworkGenes):
     @property
     def _block_genes(self) -> list[Gene]:
         """The genes of blocks, without those that no block says anything of."""
-        return [
-            gene
-            for gene in BLOCK
-            if any(_says(gene, block) for block in self.blocks)
-        ]
+        return [gene for gene in BLOCK if any(_says(gene, block) for block in self.blocks)]
 
 
 def stage_width(embed_dim: int, width: float) -> int:

@@ -1,8 +1,9 @@
 """The table of genes: every choice that makes an architecture is one row, and all that deals with genes reads the rows.
 
 A row is a field of :class:`NetworkGenes`, :class:`StemSpec`, :class:`StageSpec` or :class:`BlockSpec` (and
-:data:`DEPTH`, the number of blocks). From it follow the lists of a :class:`~spikesearch.space.SearchSpace` and the keys of a study file,
-checks, sampling, neighbours and enumeration, Optuna's parameters, the sampler's features, and how genes are shown.
+:data:`DEPTH`, the number of blocks). From it follow the lists of a :class:`~spikesearch.space.SearchSpace` and the keys
+of a study file, checks, sampling, neighbours and enumeration, Optuna's parameters, the sampler's features, and how
+genes are shown.
 
 A gene may depend on another one of the same owner: a block has ``num_heads`` only if its mixer has heads. One that an
 architecture does not have holds :attr:`Gene.absent` there, always the same value, so that equal networks are equal

@@ -1,8 +1,9 @@
 """The search space that architectures live in.
 
 An :class:`Architecture` is one point: a global embedding width and number of time steps, the genes of the stem, perhaps
-a :class:`StageSpec` per stage, and one :class:`BlockSpec` per block. A :class:`SearchSpace` holds the choices per gene, samples
-architectures, and maps them to Optuna parameters and back without loss. Nothing here knows of weights or of torch.
+a :class:`StageSpec` per stage, and one :class:`BlockSpec` per block. A :class:`SearchSpace` holds the choices per gene,
+samples architectures, and maps them to Optuna parameters and back without loss. Nothing here knows of weights or of
+torch.
 """
 
 from __future__ import annotations
@@ -189,6 +190,11 @@ class SearchSpace(_Lists):
         for name in LISTS:
             if not stages or name not in STAGE_LISTS or getattr(self, name) != ():
                 object.__setattr__(self, name, _choices_of(name, getattr(self, name)))
+        if len(self.stem_channels) > 1 and 0 in self.stem_channels:
+            raise SpaceError(
+                "`stem_channels` must not offer 0, the width of the first stage, beside numbers of channels, but got "
+                f"{list(self.stem_channels)}."
+            )
         if stages and self.depths:
             raise SpaceError("`depths` must be left out where there are `stages`; each has its own.")
         if stages:
@@ -251,7 +257,7 @@ class SearchSpace(_Lists):
         Args:
             rng: The only source of randomness.
             depths: One for each stage.
-            given: Further parameters that are not drawn, by name; those that the architecture does not have are ignored.
+            given: Further parameters that are not drawn, by name; what the architecture does not have is ignored.
         """
         return self._build(depths, [choices.sample(rng, given, place) for place, choices in self._places(depths)])
 
@@ -428,6 +434,17 @@ class SearchSpace(_Lists):
             if depth is None or depth in parameter.active.get(DEPTH.name, (depth,))
         }
 
+    def with_params(self, arch: Architecture, params: Mapping[str, Any]) -> Architecture:
+        """Return an architecture with other values of some parameters; those that it does not have are ignored.
+
+        A gene that comes with another one is as in the block before, or as in the reference.
+
+        Raises:
+            SpaceError: If ``arch`` is not in the space, or a value is no choice.
+        """
+        own = self.params(arch)
+        return self._grown({**own, **{name: value for name, value in params.items() if name in own}})
+
     # --- plain data ---------------------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, list[Any]]:
@@ -511,9 +528,7 @@ class SearchSpace(_Lists):
         network: dict[str, Any] = {}
         stems, blocks = [], []
         stages = [StageSpec(stage.width, depth) for stage, depth in zip(self.stages, depths, strict=False)]
-        for (_, genes, stage), (_, choices), values in zip(
-            places(depths), self._places(depths), parts, strict=True
-        ):
+        for (_, genes, stage), (_, choices), values in zip(places(depths), self._places(depths), parts, strict=True):
             filled = {**choices.absent, **values}
             owner = genes[0].owner
             if owner == "network":
