@@ -86,6 +86,8 @@ NAMES: dict[str, dict[str, str]] = {
         "check_format": "spikesearch.export.write:check_format",
         "export_network": "spikesearch.export.write:export_network",
     },
+    "spikesearch.nn": {"Stage": "spikesearch.nn.supernet:Segment"},
+    "spikesearch.nn.supernet": {"Stage": "spikesearch.nn.supernet:Segment"},
     "spikesearch.study.search": {
         "Finished": "spikesearch.study.search.loop:FinishedTrial",
         **{name: f"spikesearch.study.search.loop:{name}" for name in ("Budget", "Outcome", "Search", "Task")},

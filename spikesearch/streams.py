@@ -80,6 +80,8 @@ EVENTS = Stream("flips, shifts and left-out frames of recordings", "seed, epoch,
 CANDIDATES = _new(1, "networks that a measurement of fidelity trains", "seed, round")
 BOOTSTRAP = _new(2, "resamples for intervals", "number of items, seed")
 DROP_PATH = _new(3, "which branches a sample skips", "seed, epoch, step", kind="hash")
+MIXERS = _new(4, "the mixers of the subnets that are trained", "seed, epoch, deck, place")
+STAGE_DEPTHS = _new(5, "the depths of their stages, but the first", "seed, epoch, deck, stage")
 
 # The only pairs that may have a key in common, because 0.1.0 fixed both: another key for either would change the data
 # or the course of every study. The first three begin with the seed, the others with a number that a seed may be as

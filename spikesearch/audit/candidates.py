@@ -131,7 +131,7 @@ class NetworkList:
 def fixed_neurons(space: SearchSpace) -> SearchSpace:
     """Return the part of a space whose neuron genes are those of its reference."""
     neuron = space.largest.stem
-    return replace(space, **{gene.choices: (getattr(neuron, gene.name),) for gene in STEM})
+    return replace(space, **{gene.choices: (getattr(neuron, gene.name),) for gene in STEM if gene.near is not None})
 
 
 def digest(facts: Mapping[str, Any]) -> str:

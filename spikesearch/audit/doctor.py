@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from spikesearch.fitness import dead_below
+from spikesearch.nn.plan import Spec
 from spikesearch.nn.units import network_neurons
 from spikesearch.study.results import StudyResult, TrialResult
 from spikesearch.study.session import Session
@@ -72,7 +73,7 @@ def diagnose(session: Session) -> list[Finding]:
 
 def firing_rates(scorer: Scorer, role: str, arch: Architecture) -> Iterator[Finding]:
     """Find layers of a network whose neurons never fire on the search split, or nearly always do."""
-    specs = network_neurons(arch, scorer.supernet.residual)
+    specs = network_neurons(arch, scorer.supernet.form)
     for layer, (rate, neurons) in _rates(_observe(scorer, arch).activity).items():
         where = f"{layer} of the {role} network ({describe_neurons(specs[neurons])})"
         measured = f"{rate:.4f} spikes per neuron and time step"
@@ -237,7 +238,7 @@ def _rates(activity: Activity) -> dict[str, tuple[float, str]]:
     return rates
 
 
-def describe_neurons(spec: StemSpec | BlockSpec | None) -> str:
+def describe_neurons(spec: Spec | None) -> str:
     """Return the genes of a layer's neurons in a few words."""
     if spec is None:
         return "attention, threshold and tau are fixed"

@@ -32,6 +32,7 @@ from spikesearch.io import user_path
 from spikesearch.space import SearchSpace
 from spikesearch.space.genes import LISTS
 from spikesearch.space.residual import RESIDUALS
+from spikesearch.space.space import StageChoices, says
 
 SCHEMA_VERSION = 1
 CONSTRAINED = ("energy_uJ", "params", "macs", "acs", "mean_firing_rate")
@@ -53,9 +54,10 @@ else:
         "_Lists",
         __base__=Section,
         **{
-            name: (tuple[gene.kind, ...], ... if gene.default is None else (gene.default,))
+            name: (tuple[gene.kind, ...], () if gene.default is None else (gene.default,))
             for name, gene in LISTS.items()
         },
+        stages=(tuple[dict[str, Any], ...], ()),
     )
 
 
@@ -69,12 +71,14 @@ class SpaceConfig(_Lists):
 
     def search_space(self) -> SearchSpace:
         """Return the search space with these choices."""
-        return SearchSpace(**self.model_dump())
+        return SearchSpace.from_dict({name: getattr(self, name) for name in self.model_fields_set})
 
     @model_serializer(mode="wrap")
     def _without_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # A study that was made before a gene existed says nothing of it.
-        return {name: choices for name, choices in dump(self).items() if tuple(choices) != (LISTS[name].default,)}
+        lists = {name: choices for name, choices in dump(self).items() if name in LISTS and says(LISTS[name], choices)}
+        stages = [StageChoices.from_dict(stage).to_dict() for stage in self.stages]
+        return lists | ({"stages": stages} if stages else {})
 
 
 class ModelConfig(Section):
@@ -83,11 +87,23 @@ class ModelConfig(Section):
     Args:
         pool_stages: Stages of the stem (0 to 3) followed by a 3x3 max pooling of stride 2; ``None``: by image size.
         residual: What residual connections carry: ``add`` for sums of spikes, as published, or ``membrane`` for
-            currents, so that every layer but the first is fed by spikes.
+            currents, so that every layer but the first is fed by spikes; ``normed`` for currents that are read by
+            neurons with a batch-norm of their own.
+        stem: ``sps`` for spiking patch splitting, four convolutions, as published; ``conv`` for one strided
+            convolution.
+        stem_stride: Of that convolution; ``None``: the smallest that leaves 20 x 20 positions or fewer.
     """
 
     pool_stages: list[Annotated[int, Field(ge=0, le=3)]] | None = None
     residual: str = "add"
+    stem: Literal["sps", "conv"] = "sps"
+    stem_stride: Count | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_new_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A study that was made before there was another stem says nothing of it.
+        new = {"stem": "sps", "stem_stride": None}
+        return {name: value for name, value in dump(self).items() if name not in new or value != new[name]}
 
     @field_validator("residual")
     @classmethod

@@ -6,7 +6,8 @@ printed names its own. A convention depends on what a layer is and on what enter
 Common to those here: multiply-accumulates (MAC) and accumulates (AC) of one sample at the measured activity are priced;
 memory traffic is not part of it, batch-norms are folded into the layer in front of them and biases are ignored. Spiking
 self-attention costs ``T * N * D * d_head * (min(f_k, f_v) + f_q)`` ACs for N tokens of width D, the number of the order
-``q (k.T v)``, whatever order executes it; the first layer on event frames costs its dense MACs times the fraction of
+``q (k.T v)``, whatever order executes it; Q-K token attention costs an AC per spike of q, as masking is a choice and no
+arithmetic; the first layer on event frames costs its dense MACs times the fraction of
 non-zero inputs.
 """
 
@@ -64,6 +65,8 @@ def spikformer(activity: Activity, prices: Prices) -> Iterator[LayerEnergy]:
     mean value ``f`` of its input, also where that input is a sum of spikes: ``ACs = f * dense operations``.
     """
     for name, layer in activity.layers.items():
+        if layer.enters == "currents":  # additions to the stream are not counted, those of pooled currents included
+            continue
         dense, macs = _image_operations(activity, layer)
         if layer.averages:
             macs = dense
@@ -80,13 +83,16 @@ def strict(activity: Activity, prices: Prices) -> Iterator[LayerEnergy]:
     step; layers whose input is binary cost ACs at its firing rate; every neuron costs one MAC per time step for its
     membrane. With residual connections by membrane currents every input but that of the first layer is binary. So is
     that of the head: it classifies an average of spikes, and as it is linear, that is the average of what it makes of
-    each token's spikes, ACs in every time step.
+    each token's spikes, ACs in every time step. A shortcut into a stage of half the resolution adds up currents, an AC
+    for each. A batch-norm in front of neurons is part of them: a threshold and a bias per channel.
     """
     for name, layer in activity.layers.items():
         dense, macs = _image_operations(activity, layer)
         acs = 0.0
         if layer.enters == "sums":
             macs = dense
+        elif layer.enters == "currents":
+            acs = dense
         elif macs is None:
             rate = layer.rate
             if layer.averages and layer.fed_by is not None:

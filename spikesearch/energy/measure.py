@@ -28,7 +28,7 @@ def measure_activity(net: nn.Module, *, differentiable: bool = False) -> Iterato
     """
     from spikingjelly.activation_based.neuron import BaseNode
 
-    from spikesearch.nn.functional import AttentionProduct
+    from spikesearch.nn.functional import AttentionProduct, Shortcut, TokenSum
     from spikesearch.nn.lif import StatelessNeuron
     from spikesearch.nn.network import Network
 
@@ -43,6 +43,10 @@ def measure_activity(net: nn.Module, *, differentiable: bool = False) -> Iterato
     for name, module in net.named_modules():
         if isinstance(module, AttentionProduct):
             handles.append(module.register_forward_hook(_attention_hook(activity, name, add_up)))
+        elif isinstance(module, TokenSum):
+            handles.append(module.register_forward_hook(_sum_hook(activity, name, add_up)))
+        elif isinstance(module, Shortcut):
+            handles.append(module.register_forward_hook(_shortcut_hook(activity, name)))
         elif isinstance(module, BaseNode | StatelessNeuron):
             handles.append(module.register_forward_hook(_neuron_hook(activity, name, last)))
     try:
@@ -72,7 +76,8 @@ def _layer_hook(activity: Activity, unit: Unit, last: _LastSpikes) -> Any:
             layer = LayerActivity(unit.layer.op, enters, unit.averages, unit.fed_by)
             activity.layers[name] = layer
         _note_order(activity, name)
-        layer.dense_ops += float(out.numel()) * (x.shape[1] if conv else x.shape[-1]) * unit.layer.kernel
+        inputs = 1 if unit.layer.depthwise else x.shape[1] if conv else x.shape[-1]
+        layer.dense_ops += float(out.numel()) * inputs * unit.layer.kernel
         layer.total += _sum(x) if images or unit.averages else last.count(x)
         layer.elements += x.numel()
         if images:
@@ -89,6 +94,28 @@ def _attention_hook(activity: Activity, name: str, add_up: _Sum) -> Any:
         ssa.dense_ops += float(q.numel()) * q.shape[-1]  # T * batch * N * D * d_head
         ssa.q, ssa.k, ssa.v = ssa.q + add_up(q), ssa.k + add_up(k), ssa.v + add_up(v)
         ssa.elements += q.numel()
+
+    return record
+
+
+def _sum_hook(activity: Activity, name: str, add_up: _Sum) -> Any:
+    def record(module: nn.Module, args: tuple[Tensor], out: Tensor) -> None:
+        (q,) = args
+        layer = activity.layers.setdefault(name, LayerActivity("attention"))
+        _note_order(activity, name)
+        layer.dense_ops += float(q.numel())
+        layer.total += add_up(q)
+        layer.elements += q.numel()
+
+    return record
+
+
+def _shortcut_hook(activity: Activity, name: str) -> Any:
+    def record(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
+        layer = activity.layers.setdefault(name, LayerActivity("shortcut", "currents"))
+        _note_order(activity, name)
+        layer.dense_ops += float(args[0].numel())
+        layer.elements += args[0].numel()
 
     return record
 

@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from spikesearch.nn.elastic import ChannelStats
     from spikesearch.nn.fast import fuse
     from spikesearch.nn.network import Spikformer, count_parameters
-    from spikesearch.nn.supernet import Stage, SubnetStats, Supernet
+    from spikesearch.nn.supernet import Segment, SubnetStats, Supernet
 
-__all__ = ["ChannelStats", "Spikformer", "Stage", "SubnetStats", "Supernet", "count_parameters", "fuse"]
+__all__ = ["ChannelStats", "Segment", "Spikformer", "SubnetStats", "Supernet", "count_parameters", "fuse"]
 
 __getattr__ = lazy_names(
     __name__,
     {
         "ChannelStats": "spikesearch.nn.elastic",
         "Spikformer": "spikesearch.nn.network",
-        "Stage": "spikesearch.nn.supernet",
+        "Segment": "spikesearch.nn.supernet",
         "SubnetStats": "spikesearch.nn.supernet",
         "Supernet": "spikesearch.nn.supernet",
         "count_parameters": "spikesearch.nn.network",

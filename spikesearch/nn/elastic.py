@@ -24,23 +24,31 @@ class Elastic:
 
 
 class ElasticConv2d(Elastic, nn.Conv2d):
-    """3 x 3 convolution whose channels are prefixes of the largest ones.
+    """Convolution whose channels are prefixes of the largest ones.
 
     Args:
         in_channels: Largest number of input channels.
         out_channels: Largest number of output channels.
+        size: Height and width of the kernel, odd.
+        stride: Of the convolution.
+        depthwise: Whether every channel is convolved by itself.
     """
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, 3, padding=1, bias=False)
+    def __init__(
+        self, in_channels: int, out_channels: int, *, size: int = 3, stride: int = 1, depthwise: bool = False
+    ) -> None:
+        groups = in_channels if depthwise else 1
+        super().__init__(in_channels, out_channels, size, stride=stride, padding=size // 2, groups=groups, bias=False)
 
     def sliced_weight(self, in_channels: int, out_channels: int) -> Tensor:
-        """Return the weight of the plain convolution, ``[out, in, 3, 3]``."""
+        """Return the weight of the plain convolution, ``[out, in, size, size]``, or ``[out, 1, size, size]``."""
         return self.weight[:out_channels, :in_channels].contiguous()
 
     def forward(self, x: Tensor, out_channels: int) -> Tensor:  # type: ignore[override]
-        """Convolve ``[N, in, H, W]`` to ``[N, out, H, W]``; the input width is read off ``x``."""
-        return F.conv2d(x, self.sliced_weight(x.shape[1], out_channels), None, self.stride, self.padding)
+        """Convolve ``[N, in, H, W]`` to ``[N, out, H', W']``; the input width is read off ``x``."""
+        weight = self.sliced_weight(x.shape[1], out_channels)
+        groups = 1 if self.groups == 1 else out_channels
+        return F.conv2d(x, weight, None, self.stride, self.padding, groups=groups)
 
 
 class ElasticLinear(Elastic, nn.Linear):
@@ -123,6 +131,24 @@ class ElasticBatchNorm(Elastic, nn.Module):
         """Return scale and shift of the plain batch-norm, the gain included."""
         return self.sliced(self.weight, width) * gain, self.sliced(self.bias, width) * gain
 
+    def plain_state(self, width: int, gain: Tensor | float, stats: ChannelStats | None) -> dict[str, Tensor]:
+        """Return the state of the plain batch-norm, the gain folded into it.
+
+        Args:
+            width: Channels of one group.
+            gain: See :meth:`forward`.
+            stats: By default slices of the running ones.
+        """
+        weight, bias = self.affine(width, gain)
+        stats = stats or self.sliced_stats(width)
+        return {
+            "weight": weight,
+            "bias": bias,
+            "running_mean": stats.mean,
+            "running_var": stats.var,
+            "num_batches_tracked": torch.zeros((), dtype=torch.long),
+        }
+
     def forward(self, x: Tensor, gain: Tensor | float) -> Tensor:
         """Normalise ``[N, C]`` or ``[N, C, H, W]`` and multiply by ``gain``.
 
@@ -149,6 +175,35 @@ class ElasticBatchNorm(Elastic, nn.Module):
         self.running_mean.view(self.groups, -1)[:, :width] = mean.view(self.groups, -1)
         self.running_var.view(self.groups, -1)[:, :width] = var.view(self.groups, -1)
         return out
+
+
+LEAST_SCALE = 1e-3
+
+
+def positive(scale: Tensor) -> Tensor:
+    """Return scales that neurons can take up as thresholds: their absolute values, and 0.001 at least."""
+    return scale.abs().clamp_min(LEAST_SCALE)
+
+
+class ElasticStreamNorm(ElasticBatchNorm):
+    """Batch-norm in front of neurons that read a stream; its scale is positive, so that it is a threshold to them."""
+
+    def affine(self, width: int, gain: Tensor | float) -> tuple[Tensor, Tensor]:
+        """Return scale and shift of the plain batch-norm, the gain included."""
+        weight, bias = super().affine(width, gain)
+        return positive(weight), bias
+
+
+class StreamNorm(nn.BatchNorm1d):
+    """The plain :class:`ElasticStreamNorm`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``[N, C]``."""
+        weight, training = positive(self.weight), self.training
+        if training and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        momentum = 0.0 if self.momentum is None else self.momentum
+        return F.batch_norm(x, self.running_mean, self.running_var, weight, self.bias, training, momentum, self.eps)
 
 
 def _shared_batch_norm(

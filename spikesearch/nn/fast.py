@@ -9,7 +9,7 @@ from spikingjelly.activation_based.neuron import LIFNode
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from spikesearch.nn.lif import FixedLIF, StatelessNeuron, StreamLIF
+from spikesearch.nn.lif import FixedLIF, NormedLIF, StatelessNeuron, StreamLIF
 from spikesearch.nn.modules import UnitModule
 from spikesearch.nn.network import Spikformer
 
@@ -54,11 +54,24 @@ def fast_copy(net: Spikformer) -> Spikformer:
     twin.stateful = False
     for module in list(twin.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, StreamLIF):
+            if isinstance(child, NormedLIF):
+                setattr(module, name, _StatelessNormedLIF(child))
+            elif isinstance(child, StreamLIF):
                 setattr(module, name, _StatelessStreamLIF(child))
             elif isinstance(child, LIFNode):
                 setattr(module, name, FixedLIF(child.v_threshold, child.tau))
     return twin
+
+
+class _StatelessNormedLIF(FixedLIF):
+    """The same for :class:`~spikesearch.nn.lif.NormedLIF`, with its batch-norm."""
+
+    def __init__(self, node: NormedLIF) -> None:
+        super().__init__(node.v_threshold, node.tau)
+        self.bn = node.bn
+
+    def forward(self, x_seq: Tensor) -> Tensor:
+        return super().forward(self.bn(x_seq.flatten(0, -2)).view(x_seq.shape))
 
 
 class _StatelessStreamLIF(StatelessNeuron):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikesearch.errors import DataError, SpaceError
-from spikesearch.nn.units import STEM_STAGES
+from spikesearch.nn.units import STEM_STAGES, STEMS, default_stem_stride
 
 ATTENTION_SCALE = 0.125  # fixed, as published: a power of two, so that it is exact
 
@@ -49,6 +51,30 @@ def check_pool_stages(pool_stages: tuple[int, ...] | None, image_size: int) -> t
     if len(set(stages)) != len(stages) or any(stage not in range(STEM_STAGES) for stage in stages):
         raise SpaceError(f"`pool_stages` must be different stages from 0 to {STEM_STAGES - 1}, but got {pool_stages}.")
     return stages
+
+
+def check_stem(stem: str, stem_stride: int | None, image_size: int) -> int:
+    """Return the stride of the convolution of a stem, 1 for the stem ``sps``.
+
+    Args:
+        stem: One of :data:`~spikesearch.nn.units.STEMS`.
+        stem_stride: As wanted, or ``None`` for :func:`~spikesearch.nn.units.default_stem_stride`.
+        image_size: Height and width of the images, in pixels.
+
+    Raises:
+        SpaceError: If there is no such stem, or the stride is no whole number from 1 to the size of the images.
+    """
+    if stem not in STEMS:
+        raise SpaceError(f"`stem` must be one of {', '.join(STEMS)}, but got {stem!r}.")
+    if stem == "sps":
+        return 1
+    if stem_stride is None:
+        return default_stem_stride(image_size)
+    if not 1 <= stem_stride <= image_size:
+        raise SpaceError(
+            f"`stem_stride` must be from 1 to {image_size}, the size of the images, but got {stem_stride}."
+        )
+    return stem_stride
 
 
 def time_first(x: Tensor, time_steps: int) -> Tensor:
@@ -99,6 +125,53 @@ def images_4d(x_seq: Tensor) -> Tensor:
 def to_tokens(x_seq: Tensor) -> Tensor:
     """Turn feature maps ``[T, N, C, H, W]`` into contiguous tokens ``[T, N, H * W, C]``."""
     return x_seq.flatten(3).transpose(2, 3).contiguous()
+
+
+def to_maps(x_seq: Tensor) -> Tensor:
+    """Turn tokens ``[T, N, L, C]`` of a square into feature maps ``[T, N, C, H, W]``, a view: channels are last."""
+    side = math.isqrt(x_seq.shape[2])
+    maps: Tensor = x_seq.unflatten(2, (side, side)).permute(0, 1, 4, 2, 3)
+    return maps
+
+
+def tile_channels(x_seq: Tensor, width: int) -> Tensor:
+    """Return tokens ``[T, N, L, C]`` with ``width`` channels: all of them, again from the first as often as needed."""
+    channels = x_seq.shape[-1]
+    if channels >= width:
+        return x_seq[..., :width]
+    return x_seq.repeat(1, 1, 1, -(-width // channels))[..., :width].contiguous()
+
+
+class Shortcut(nn.Module):
+    """What carries the stream into a stage of half the resolution: currents averaged, or spikes with their maximum.
+
+    Args:
+        average: Whether the stream is one of currents.
+    """
+
+    def __init__(self, *, average: bool) -> None:
+        super().__init__()
+        self.average = average
+
+    def forward(self, x_seq: Tensor, width: int) -> Tensor:
+        """Turn tokens ``[T, N, L, C]`` into ``[T, N, L', width]``."""
+        x = images_4d(to_maps(x_seq))
+        if self.average:
+            x = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+        else:
+            x = F.max_pool2d(x, 2, ceil_mode=True)
+        return tile_channels(to_tokens(x.unflatten(0, x_seq.shape[:2])), width)
+
+
+class TokenSum(nn.Module):
+    """Sum of a query over the channels of a head (Zhou et al., "QKFormer", NeurIPS 2024, Q-K token attention).
+
+    A module of its own so that an energy meter can see the query.
+    """
+
+    def forward(self, q: Tensor) -> Tensor:
+        """Return currents ``[T, N, heads, tokens, 1]`` of query spikes ``[T, N, heads, tokens, channels per head]``."""
+        return q.sum(-1, keepdim=True)
 
 
 class AttentionProduct(nn.Module):

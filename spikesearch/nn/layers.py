@@ -14,15 +14,15 @@ from spikesearch.nn.elastic import Elastic, ElasticBatchNorm, ElasticConv2d, Ela
 from spikesearch.nn.lif import (
     Currents,
     ElasticLIF,
+    ElasticNormedLIF,
     ElasticStreamLIF,
     FixedLIF,
     NoLIF,
+    NormedLIF,
     PlainLIF,
     StreamLIF,
 )
-from spikesearch.nn.plan import Spec
-from spikesearch.nn.units import Unit
-from spikesearch.space.architecture import BlockSpec
+from spikesearch.nn.units import BlockPlace, Unit
 from spikesearch.space.residual import RESIDUALS
 from spikesearch.space.space import SearchSpace
 
@@ -41,13 +41,13 @@ class Layers(Protocol):
     def neurons(self, unit: Unit) -> nn.Module:
         """Return the neurons of a unit; where it has none, what passes its currents on."""
 
-    def stream_neurons(self, spec: Spec) -> nn.Module:
-        """Return the neurons through which a branch, or the head, reads the stream; none where it is spikes."""
+    def stream_neurons(self, unit: Unit) -> nn.Module:
+        """Return the neurons through which a unit reads the stream; none where that is spikes."""
 
     def fixed_neurons(self, v_threshold: float, tau: float) -> nn.Module:
         """Return neurons whose threshold and tau are no genes."""
 
-    def mixers(self, spec: BlockSpec) -> tuple[str, ...]:
+    def mixers(self, place: BlockPlace) -> tuple[str, ...]:
         """Return the mixers that a block holds."""
 
 
@@ -70,7 +70,17 @@ class PlainLayers:
     def weights(self, unit: Unit) -> nn.Module:
         outputs = unit.outputs * unit.layer.groups
         if unit.layer.op == "conv":
-            return nn.Conv2d(unit.inputs, outputs, 3, padding=1, bias=False)
+            layer = unit.layer
+            groups = unit.inputs if layer.depthwise else 1
+            return nn.Conv2d(
+                unit.inputs,
+                outputs,
+                layer.size,
+                stride=layer.stride,
+                padding=layer.size // 2,
+                groups=groups,
+                bias=False,
+            )
         return nn.Linear(unit.inputs, outputs, bias=unit.averages)
 
     def norm(self, unit: Unit) -> nn.Module:
@@ -83,14 +93,17 @@ class PlainLayers:
     def neurons(self, unit: Unit) -> nn.Module:
         return PlainLIF(unit.spec.v_threshold, unit.spec.tau) if unit.spiking else Currents()
 
-    def stream_neurons(self, spec: Spec) -> nn.Module:
+    def stream_neurons(self, unit: Unit) -> nn.Module:
+        spec = unit.spec
+        if unit.normed:
+            return NormedLIF(unit.inputs, spec.v_threshold, spec.tau)
         return StreamLIF(spec.v_threshold, spec.tau) if RESIDUALS[self.residual].currents else NoLIF()
 
     def fixed_neurons(self, v_threshold: float, tau: float) -> nn.Module:
         return PlainLIF(v_threshold, tau)
 
-    def mixers(self, spec: BlockSpec) -> tuple[str, ...]:
-        return (spec.mixer,)
+    def mixers(self, place: BlockPlace) -> tuple[str, ...]:
+        return (place.spec.mixer,)
 
 
 class ElasticLayers:
@@ -102,7 +115,10 @@ class ElasticLayers:
 
     def weights(self, unit: Unit) -> nn.Module:
         if unit.layer.op == "conv":
-            return ElasticConv2d(unit.inputs, unit.outputs)
+            layer = unit.layer
+            return ElasticConv2d(
+                unit.inputs, unit.outputs, size=layer.size, stride=layer.stride, depthwise=layer.depthwise
+            )
         return ElasticLinear(unit.inputs, unit.outputs, bias=unit.averages, groups=unit.layer.groups)
 
     def norm(self, unit: Unit) -> nn.Module:
@@ -111,12 +127,15 @@ class ElasticLayers:
     def neurons(self, unit: Unit) -> nn.Module:
         return ElasticLIF(self.space.v_thresholds, self.space.taus) if unit.spiking else Currents()
 
-    def stream_neurons(self, spec: Spec) -> nn.Module:
+    def stream_neurons(self, unit: Unit) -> nn.Module:
+        if unit.normed:
+            return ElasticNormedLIF(unit.inputs, self.space.v_thresholds, self.space.taus)
         currents = RESIDUALS[self.residual].currents
         return ElasticStreamLIF(self.space.v_thresholds, self.space.taus) if currents else NoLIF()
 
     def fixed_neurons(self, v_threshold: float, tau: float) -> nn.Module:
         return FixedLIF(v_threshold, tau)
 
-    def mixers(self, spec: BlockSpec) -> tuple[str, ...]:
-        return self.space.mixers
+    def mixers(self, place: BlockPlace) -> tuple[str, ...]:
+        mixers: tuple[str, ...] = self.space.stage_lists[place.stage]["mixers"]
+        return mixers

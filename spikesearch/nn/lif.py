@@ -21,7 +21,7 @@ from spikingjelly.activation_based import functional, neuron, surrogate
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from spikesearch.nn.elastic import Elastic
+from spikesearch.nn.elastic import Elastic, ElasticStreamNorm, StreamNorm, positive
 from spikesearch.nn.kernel import lif_kernel
 
 SURROGATE_SLOPE = 4.0
@@ -253,6 +253,27 @@ class ElasticStreamLIF(ElasticLIF):
         return self.spikes(x_seq, self.threshold(v_threshold, tau), tau)
 
 
+class ElasticNormedLIF(ElasticLIF):
+    """Stateless LIF that reads a residual stream of currents through a batch-norm of its own.
+
+    Every channel so gets a threshold and a bias current; see :meth:`NormedLIF.folded`.
+
+    Args:
+        width: Largest number of channels.
+        v_thresholds: The choices of the threshold.
+        taus: The choices of the membrane time constant.
+    """
+
+    def __init__(self, width: int, v_thresholds: tuple[float, ...], taus: tuple[float, ...]) -> None:
+        super().__init__(v_thresholds, taus)
+        self.bn = ElasticStreamNorm(width)
+
+    def forward(self, x_seq: Tensor, v_threshold: float, tau: float) -> Tensor:
+        """Return the spikes of :func:`lif` for currents ``[T, N, L, C]``."""
+        x = self.bn(x_seq.flatten(0, -2), self.gain(v_threshold, tau))
+        return self.spikes(x.view(x_seq.shape), v_threshold, tau)
+
+
 class FixedLIF(StatelessNeuron):
     """Stateless LIF whose threshold and tau are no genes.
 
@@ -346,3 +367,37 @@ class StreamLIF(PlainLIF):
         """Take over a threshold."""
         self.v_threshold = float(state)
         self.surrogate_function = surrogate.Sigmoid(alpha=SURROGATE_SLOPE * self.gain)
+
+
+class NormedLIF(PlainLIF):
+    """A plain :class:`ElasticNormedLIF`: LIF behind a batch-norm of its own.
+
+    Args:
+        width: Number of channels.
+        v_threshold: Firing threshold, > 0.
+        tau: Membrane time constant in time steps, > 1.
+    """
+
+    def __init__(self, width: int, v_threshold: float, tau: float) -> None:
+        super().__init__(v_threshold, tau)
+        self.bn = StreamNorm(width)
+        nn.init.constant_(self.bn.weight, v_threshold * tau / 2)
+
+    def forward(self, x_seq: Tensor) -> Tensor:
+        """Return spikes of currents ``[T, N, L, C]``."""
+        return super().forward(self.bn(x_seq.flatten(0, -2)).view(x_seq.shape))
+
+    @torch.no_grad()
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Return a threshold and a bias current per channel, with which a neuron needs no batch-norm.
+
+        A neuron that rests at 0 and is reset to 0 is linear in current and threshold together:
+        ``lif(g * x + b, v_threshold)`` and ``lif(x + b / g, v_threshold / g)`` are the same spikes for positive ``g``,
+        but for rounding.
+        """
+        mean, var = self.bn.running_mean, self.bn.running_var
+        assert mean is not None
+        assert var is not None
+        scale = positive(self.bn.weight) * (var + self.bn.eps).rsqrt()
+        shift = self.bn.bias - mean * scale
+        return self.v_threshold / scale, shift / scale

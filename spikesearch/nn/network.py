@@ -21,10 +21,10 @@ from typing import Any
 from spikingjelly.activation_based import functional
 from torch import Tensor, nn
 
-from spikesearch.nn.functional import check_images, check_pool_stages, classify, time_first
+from spikesearch.nn.functional import check_images, check_pool_stages, check_stem, classify, time_first
 from spikesearch.nn.layers import Layers, PlainLayers, run
-from spikesearch.nn.modules import Block, Branch, Stem
-from spikesearch.nn.units import HEAD, Unit, network_units
+from spikesearch.nn.modules import Block, Branch, Down, NetworkStage, Stem
+from spikesearch.nn.units import DOWN, HEAD, Form, Unit, block_places, network_units
 from spikesearch.space.architecture import Architecture
 from spikesearch.space.residual import check_residual
 
@@ -38,7 +38,9 @@ class Network(nn.Module):
         in_channels: Channels of the images (2 for event polarities).
         image_size: Height and width of the images, in pixels.
         num_classes: Number of classes.
-        pool_stages: Stem stages (0 to 3) that end in a max-pooling.
+        pool_stages: Stages (0 to 3) of the stem ``sps`` that end in a max-pooling.
+        stem: Kind of the stem.
+        stem_stride: Of the convolution of the stem ``conv``.
     """
 
     head: nn.Module
@@ -52,6 +54,8 @@ class Network(nn.Module):
         image_size: int,
         num_classes: int,
         pool_stages: tuple[int, ...] | None,
+        stem: str,
+        stem_stride: int | None,
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
@@ -59,30 +63,50 @@ class Network(nn.Module):
         self.num_classes = num_classes
         self.pool_stages = check_pool_stages(pool_stages, image_size)
         self.residual = layers.residual
-        mixers = dict.fromkeys(mixer for spec in arch.blocks for mixer in layers.mixers(spec) if mixer != spec.mixer)
-        variants = [replace(arch, blocks=tuple(replace(spec, mixer=mixer) for spec in arch.blocks)) for mixer in mixers]
-        self._parts = {unit.name: unit for variant in (*variants, arch) for unit in self.units(variant)}
-        self.stem = Stem(self._parts, layers, self.pool_stages)
-        self.blocks = nn.ModuleList(
-            Block(self._parts, f"blocks.{i}", spec, layers) for i, spec in enumerate(arch.blocks)
-        )
-        self.head_lif = layers.stream_neurons(arch.blocks[-1])
+        self.stem_kind = stem
+        self.stem_stride = check_stem(stem, stem_stride, image_size)
+        self._parts = {unit.name: unit for variant in _variants(arch, layers) for unit in self.units(variant)}
+        self.stem = Stem(self._parts, layers, stem=stem, pool_stages=self.pool_stages)
+        blocks: list[list[Block]] = [[] for _ in arch.depths]
+        for place in block_places(arch):
+            blocks[place.stage].append(Block(self._parts, place, layers))
+        if arch.stages:
+            downs = [self._parts.get(f"stages.{stage}.down.{DOWN.name}") for stage in range(len(blocks))]
+            self.stages = nn.ModuleList(
+                NetworkStage(down, own, layers) for down, own in zip(downs, blocks, strict=True)
+            )
+        else:
+            self.blocks = nn.ModuleList(blocks[0])
+        self.head_lif = layers.stream_neurons(self._parts[HEAD])
         self.head = layers.weights(self._parts[HEAD])
+
+    @property
+    def form(self) -> Form:
+        """What all networks of one supernet have in common, as far as units depend on it."""
+        return Form(self.in_channels, self.num_classes, self.residual, self.stem_kind, self.stem_stride)
 
     def units(self, arch: Architecture | None = None) -> tuple[Unit, ...]:
         """Return the units of an architecture, from the images to the head; by default of everything that is built.
 
         The units of a supernet have the widths of the largest architecture.
         """
-        if arch is None:
-            return tuple(self._parts.values())
-        return tuple(
-            network_units(arch, in_channels=self.in_channels, num_classes=self.num_classes, residual=self.residual)
-        )
+        return tuple(self._parts.values() if arch is None else network_units(arch, self.form))
+
+    @property
+    def stem_settings(self) -> dict[str, Any]:
+        """The keyword arguments that say which stem it is: none for ``sps``, the only one there was."""
+        return {} if self.stem_kind == "sps" else {"stem": self.stem_kind, "stem_stride": self.stem_stride}
+
+    def parts(self) -> list[tuple[Down | None, nn.ModuleList]]:
+        """Return the way into each stage, if there is one, and its blocks."""
+        if not hasattr(self, "stages"):
+            return [(None, self.blocks)]
+        stages = [stage for stage in self.stages if isinstance(stage, NetworkStage)]
+        return [(stage.down, stage.blocks) for stage in stages]
 
     def branches(self) -> Iterator[tuple[int, Branch]]:
         """Yield the residual branches of all blocks, each with the number of its block."""
-        for i, block in enumerate(self.blocks):
+        for i, block in enumerate(block for _, blocks in self.parts() for block in blocks):
             for branch in block.children():
                 assert isinstance(branch, Branch)
                 yield i, branch
@@ -99,8 +123,11 @@ class Network(nn.Module):
         """
         check_images(x, self.in_channels, self.image_size)
         x_seq: Tensor = self.stem(time_first(x, arch.time_steps), arch)
-        for block, spec in zip(self.blocks, arch.blocks, strict=False):
-            x_seq = block(x_seq, arch, spec)
+        for (down, blocks), specs in zip(self.parts(), arch.blocks_of_stages, strict=True):
+            if down is not None:
+                x_seq = down(x_seq, arch)
+            for block, spec in zip(blocks, specs, strict=False):
+                x_seq = block(x_seq, arch, spec)
         return x_seq
 
     def features(self, x_seq: Tensor, arch: Architecture) -> Tensor:
@@ -109,8 +136,24 @@ class Network(nn.Module):
         return run(self.head_lif, x_seq, spec.v_threshold, spec.tau)
 
 
+def _variants(arch: Architecture, layers: Layers) -> list[Architecture]:
+    """Return architectures that together have every mixer that the layers offer at every place, the given one last."""
+    mixers = [[mixer for mixer in layers.mixers(place) if mixer != place.spec.mixer] for place in block_places(arch)]
+    variants = [
+        replace(
+            arch,
+            blocks=tuple(
+                replace(spec, mixer=others[turn]) if turn < len(others) else spec
+                for spec, others in zip(arch.blocks, mixers, strict=True)
+            ),
+        )
+        for turn in range(max(map(len, mixers)))
+    ]
+    return [*variants, arch]
+
+
 class Spikformer(Network):
-    """A spiking vision transformer with a fixed architecture.
+    """A spiking network with a fixed architecture: a vision transformer, or one of the other mixers.
 
     Neurons start every forward pass at rest. In evaluation mode they keep nothing, so that several threads may use one
     network. Freshly built, each batch-norm in front of neurons has the scale ``v_threshold * tau / 2``, the gain at
@@ -122,10 +165,13 @@ class Spikformer(Network):
         image_size: Height and width of the images, in pixels.
         num_classes: Number of classes.
         pool_stages: Stem stages (0 to 3) that end in a max-pooling; by default as many as lead to 8 x 8 tokens.
-        residual: What residual connections carry: ``add`` for sums of spikes, ``membrane`` for currents.
+        residual: What residual connections carry: ``add`` for sums of spikes, ``membrane`` for currents, ``normed`` for
+            currents that are read by neurons with a batch-norm of their own.
+        stem: ``sps`` for spiking patch splitting, ``conv`` for one strided convolution.
+        stem_stride: Of that convolution; by default as small as leads to 20 x 20 positions or fewer.
 
     Raises:
-        SpaceError: If no network can be built from ``arch``, or there is no such ``residual``.
+        SpaceError: If no network can be built from ``arch``, or there is no such ``residual`` or ``stem``.
 
     Example:
         >>> import torch
@@ -147,6 +193,8 @@ class Spikformer(Network):
         num_classes: int,
         pool_stages: tuple[int, ...] | None = None,
         residual: str = "add",
+        stem: str = "sps",
+        stem_stride: int | None = None,
     ) -> None:
         super().__init__(
             arch.validate(),
@@ -155,6 +203,8 @@ class Spikformer(Network):
             image_size=image_size,
             num_classes=num_classes,
             pool_stages=pool_stages,
+            stem=stem,
+            stem_stride=stem_stride,
         )
         self.arch = arch
         self.stateful = True  # neurons remember in training mode; not those of fast copies
@@ -162,7 +212,8 @@ class Spikformer(Network):
     @property
     def settings(self) -> dict[str, Any]:
         """The keyword arguments that build a network of this shape."""
-        return {name: getattr(self, name) for name in SETTINGS}
+        settings = {name: getattr(self, name) for name in SETTINGS if not name.startswith("stem")}
+        return settings | self.stem_settings
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``[N, classes]``.
@@ -184,7 +235,7 @@ class Spikformer(Network):
             functional.reset_net(self)
 
 
-# Every keyword-only argument of a Spikformer is kept as an attribute of the same name.
+# Every keyword-only argument of a Spikformer, but those of the stem, is kept as an attribute of the same name.
 SETTINGS = tuple(
     parameter.name
     for parameter in inspect.signature(Spikformer).parameters.values()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from spikesearch.space.architecture import Architecture, BlockSpec, StemSpec
+from spikesearch.space.architecture import Architecture, BlockSpec, StageSpec, StemSpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -15,11 +15,15 @@ if TYPE_CHECKING:
     from spikesearch.nn.layers import Layers
     from spikesearch.nn.modules import Branch
 
-Spec = StemSpec | BlockSpec
-"""The genes of a stem or of a block."""
+Spec = StemSpec | StageSpec | BlockSpec
+"""The genes of a stem, of the way into a stage, or of a block."""
 
 Share = float | str
-"""A width over ``embed_dim``: a number, or the name of the gene that holds it."""
+"""A width over that of the stage: a number, or the name of the gene that holds it."""
+
+
+class Channels(str):
+    """Name of a gene that holds a number of channels; 0 stands for the width of the stage."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,10 @@ class Layer:
         name: Of its unit in the stem or branch.
         inputs: Width of its input; ``None`` for the channels of the images.
         outputs: Width of its output, of one group.
-        op: A 3 x 3 convolution or a linear layer.
+        op: A convolution or a linear layer.
+        size: Height and width of the convolution, odd.
+        stride: Of the convolution.
+        depthwise: Whether every channel is convolved by itself.
         groups: Independent sets of outputs behind one another (3 for q, k and v in one product).
         reads_stream: Whether it is fed by the residual stream (through neurons where that carries currents).
         ends_branch: Whether its output is added to the stream, so that it has neurons only if spikes are added.
@@ -40,6 +47,9 @@ class Layer:
     inputs: Share | None
     outputs: Share
     op: Literal["conv", "linear"] = "linear"
+    size: int = 3
+    stride: int = 1
+    depthwise: bool = False
     groups: int = 1
     reads_stream: bool = False
     ends_branch: bool = False
@@ -47,16 +57,19 @@ class Layer:
     @property
     def kernel(self) -> int:
         """Weights per pair of channels."""
-        return 9 if self.op == "conv" else 1
+        return self.size**2 if self.op == "conv" else 1
 
-    def width(self, share: Share, embed_dim: int, spec: Spec) -> int:
-        """Return a width in channels; the space guarantees that it is a whole number."""
-        return round(embed_dim * _share(share, spec))
+    def width(self, share: Share, width: int, spec: Spec) -> int:
+        """Return a width in channels, in a stage of this width; the space guarantees that it is a whole number."""
+        if isinstance(share, Channels):
+            return int(getattr(spec, share)) or width
+        return round(width * _share(share, spec))
 
-    def dense_share(self, spec: Spec) -> float:
-        """Return its multiplications per position over ``embed_dim ** 2``; not of a layer that sees the images."""
+    def dense_share(self, spec: Spec, width: int) -> float:
+        """Return its multiplications per position over ``width ** 2``; not of a layer that sees the images."""
         assert self.inputs is not None
-        return _share(self.inputs, spec) * _share(self.outputs, spec) * self.groups * self.kernel
+        inputs = 1 / width if self.depthwise else _share(self.inputs, spec)
+        return inputs * _share(self.outputs, spec) * self.groups * self.kernel
 
 
 def _share(share: Share, spec: Spec) -> float:
@@ -88,7 +101,8 @@ class BranchPlan(ABC):
 
         Args:
             branch: Holds the units, under the names of the layers, and the extras.
-            x_seq: Tokens ``[T, N, L, D]`` as the first layer gets them: spikes, or sums of spikes.
+            x_seq: Tokens ``[T, N, L, D]`` as the first layer gets them: spikes, or sums of spikes. Convolution
+                units take and give maps; see :func:`~spikesearch.nn.functional.to_maps`.
             arch: The architecture that is run.
             spec: The genes of the block.
         """

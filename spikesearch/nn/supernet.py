@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from spikesearch._moved import moved_names
 from spikesearch.errors import SpikesearchError
 from spikesearch.nn.elastic import ChannelStats, ElasticBatchNorm, ElasticLinear
 from spikesearch.nn.functional import classify, time_first
 from spikesearch.nn.layers import ElasticLayers, run
-from spikesearch.nn.lif import ElasticStreamLIF, StreamLIF
+from spikesearch.nn.lif import ElasticNormedLIF, ElasticStreamLIF, NormedLIF, StreamLIF
 from spikesearch.nn.modules import Block, UnitModule
 from spikesearch.nn.network import Network, Spikformer
+from spikesearch.nn.units import stage_module
 from spikesearch.space.architecture import Architecture
-from spikesearch.space.genes import BLOCK, NETWORK, STEM
+from spikesearch.space.genes import BLOCK, NETWORK, STAGE, STEM, Gene
 from spikesearch.space.residual import check_residual
 from spikesearch.space.space import SearchSpace
 
@@ -27,8 +30,8 @@ SubnetStats = Mapping[str, ChannelStats]
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A part of a subnet: the stem, or one residual branch of a block.
+class Segment:
+    """A part of a subnet: the stem, the way into a stage, or one residual branch of a block.
 
     What it computes depends on its own genes, on those of the stages in front of it, and on nothing else.
 
@@ -36,7 +39,7 @@ class Stage:
         name: Of its module in the supernet.
         genes: What distinguishes it behind the same earlier stages.
         run: From the state in front of it (for the stem: the images) to its output.
-        residual: Whether the output is added to the state; the stem's output is the state.
+        residual: Whether the output is added to the state; else it is the state.
     """
 
     name: str
@@ -48,6 +51,13 @@ class Stage:
         """Return the state behind the stage, and its output; both float32, in whatever precision it computes."""
         out = self.run(x).float()
         return (x + out if self.residual else out), out
+
+
+def _values(genes: Iterable[Gene], owner: object) -> tuple[Any, ...]:
+    return tuple(getattr(owner, gene.name) for gene in genes)
+
+
+__getattr__ = moved_names(__name__)
 
 
 class Supernet(Network):
@@ -62,6 +72,8 @@ class Supernet(Network):
         num_classes: Number of classes.
         pool_stages: Stem stages (0 to 3) that end in a max-pooling; by default as many as lead to 8 x 8 tokens.
         residual: See :class:`~spikesearch.Spikformer`.
+        stem: Likewise.
+        stem_stride: Likewise.
 
     Example:
         >>> space = SearchSpace((16, 32), (1, 2), (2,), (2,), (1.0,), (2.0,), (2,))
@@ -82,6 +94,8 @@ class Supernet(Network):
         num_classes: int,
         pool_stages: tuple[int, ...] | None = None,
         residual: str = "add",
+        stem: str = "sps",
+        stem_stride: int | None = None,
     ) -> None:
         super().__init__(
             space.largest,
@@ -90,6 +104,8 @@ class Supernet(Network):
             image_size=image_size,
             num_classes=num_classes,
             pool_stages=pool_stages,
+            stem=stem,
+            stem_stride=stem_stride,
         )
         self.space = space
         self._arch: Architecture | None = None
@@ -131,7 +147,7 @@ class Supernet(Network):
         arch = self._chosen()
         return self.classify(self.stream(x, arch))
 
-    def stages(self, arch: Architecture) -> tuple[Stage, ...]:
+    def segments(self, arch: Architecture) -> tuple[Segment, ...]:
         """Return the parts that :meth:`forward` runs one behind the other in front of the head.
 
         They are to be run inside ``with supernet.subnet(arch)``: the stem on images, every other one on the sum of the
@@ -144,14 +160,20 @@ class Supernet(Network):
         steps = arch.time_steps
         # What a stage depends on and earlier ones do not follows from the table of genes: a gene belongs to the branch
         # that its row names, by default to the first.
-        genes = *(getattr(arch, gene.name) for gene in NETWORK), *(getattr(arch.stem, gene.name) for gene in STEM)
-        stages = [Stage("stem", genes, lambda x: self.stem(time_first(x, steps), arch), residual=False)]
-        for i, spec in enumerate(arch.blocks):
-            block = self.blocks[i]
-            assert isinstance(block, Block)
-            for name, branch in block.branches(spec):
-                genes = tuple(getattr(spec, gene.name) for gene in BLOCK if gene.branch == branch.plan.kind)
-                stages.append(Stage(f"blocks.{i}.{name}", genes, partial(branch, arch=arch, spec=spec)))
+        own = (*_values(NETWORK, arch), *_values(STEM, arch.stem))
+        stages = [Segment("stem", own, lambda x: self.stem(time_first(x, steps), arch), residual=False)]
+        for number, ((down, blocks), specs) in enumerate(zip(self.parts(), arch.blocks_of_stages, strict=True)):
+            prefix = stage_module(arch, number)
+            if down is not None:
+                name = f"{prefix}down"
+                own = (name, *_values(STAGE, arch.stages[number]))
+                stages.append(Segment(name, own, partial(down, arch=arch), residual=False))
+            for i, (block, spec) in enumerate(zip(blocks, specs, strict=False)):
+                assert isinstance(block, Block)
+                for branch_name, branch in block.branches(spec):
+                    name = f"{prefix}blocks.{i}.{branch_name}"
+                    own = (name, *_values([gene for gene in BLOCK if gene.branch == branch.plan.kind], spec))
+                    stages.append(Segment(name, own, partial(branch, arch=arch, spec=spec)))
         return tuple(stages)
 
     def classify(self, x_seq: Tensor) -> Tensor:
@@ -221,6 +243,7 @@ class Supernet(Network):
                 num_classes=self.num_classes,
                 pool_stages=self.pool_stages,
                 residual=self.residual,
+                **self.stem_settings,
             )
         state: dict[str, Tensor] = {}
         for unit in self.units(arch):
@@ -233,7 +256,14 @@ class Supernet(Network):
                 own = {"weight": module.sliced_weight(unit.inputs, unit.outputs), "bias": module.bias}
             state.update({f"{unit.name}.{key}": value for key, value in own.items()})
         for name, node in net.named_modules():
-            if isinstance(node, StreamLIF):
+            if isinstance(node, NormedLIF):
+                elastic = self.get_submodule(name)
+                assert isinstance(elastic, ElasticNormedLIF)
+                gain = elastic.gain(node.v_threshold, node.tau)
+                frozen = None if stats is None else stats.get(f"{name}.bn")
+                own = elastic.bn.plain_state(node.bn.num_features, gain, frozen)
+                state.update({f"{name}.bn.{key}": value for key, value in own.items()})
+            elif isinstance(node, StreamLIF):
                 elastic = self.get_submodule(name)
                 assert isinstance(elastic, ElasticStreamLIF)
                 state[f"{name}._extra_state"] = torch.tensor(elastic.threshold(node.gene, node.tau))
@@ -254,13 +284,15 @@ class Supernet(Network):
         return self._arch
 
     def _check_stats(self, arch: Architecture, stats: SubnetStats | None) -> None:
-        for unit in self.units(arch) if stats is not None else ():
-            if unit.averages:
-                continue
-            own = stats.get(f"{unit.name}.bn") if stats is not None else None
-            if own is None or len(own.mean) != unit.outputs * unit.layer.groups:
+        if stats is None:
+            return
+        norms = {f"{unit.name}.bn": unit.outputs * unit.layer.groups for unit in self.units(arch) if not unit.averages}
+        norms |= {f"{unit.fed_by}.bn": unit.inputs for unit in self.units(arch) if unit.normed}
+        for name, channels in norms.items():
+            own = stats.get(name)
+            if own is None or len(own.mean) != channels:
                 raise SpikesearchError(
-                    f"`stats` must be what `calibrate` returned for this architecture, but `{unit.name}.bn` "
+                    f"`stats` must be what `calibrate` returned for this architecture, but `{name}` "
                     + ("is missing." if own is None else f"has {len(own.mean)} channels.")
                 )
 

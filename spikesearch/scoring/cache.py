@@ -1,10 +1,10 @@
 """What trials with the same first genes have in common, in a bounded amount of memory.
 
-The output of a stage (see :class:`~spikesearch.nn.supernet.Stage`) depends on the genes up to it and on nothing else,
+The output of a stage (see :class:`~spikesearch.nn.supernet.Segment`) depends on the genes up to it and on nothing else,
 batch-norm calibration included. Offspring share the first genes with their parents, so that the outputs of a finished
 trial are kept, as a tree: a node holds what one stage adds to the state of its ancestors, mostly one bit per neuron and
 time step (with residual connections by membrane currents a float32 number), and the state behind it is the sum along
-the path from the root.
+the path from the root, or from the last stage that halves the resolution.
 """
 
 from __future__ import annotations

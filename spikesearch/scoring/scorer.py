@@ -13,13 +13,14 @@ from spikesearch.energy import EnergyReport, energy_model
 from spikesearch.energy.activity import Activity
 from spikesearch.energy.measure import measure_activity
 from spikesearch.fitness import dead_below
-from spikesearch.nn import ChannelStats, Spikformer, Stage, Supernet
+from spikesearch.nn import ChannelStats, Segment, Spikformer, Supernet
 from spikesearch.nn.units import HEAD, HEAD_NEURONS
 from spikesearch.racing import Race, Rival
 from spikesearch.scoring.cache import Node, PrefixCache
 from spikesearch.scoring.calibration import calibration_images
 from spikesearch.scoring.packing import Packed, pack, unpack_sum
 from spikesearch.space import Architecture
+from spikesearch.space.residual import RESIDUALS
 
 if TYPE_CHECKING:
     from spikesearch.config import ScoringConfig
@@ -162,7 +163,7 @@ class Scorer:
             Dominated: By the race.
             SpaceError: If ``arch`` is not in the space.
         """
-        stages = self.supernet.stages(arch)
+        stages = self.supernet.segments(arch)
         reduced = split == "search" and self.config.precision == "bfloat16"
         if split == "search" and self.cache.limit:
             path = self.cache.find([stage.genes for stage in stages])
@@ -198,7 +199,7 @@ class Scorer:
 
     def calibrate(self, arch: Architecture) -> dict[str, ChannelStats]:
         """Return the batch-norm statistics that :meth:`score` uses (for trials only if their precision is full)."""
-        stages = self.supernet.stages(arch)
+        stages = self.supernet.segments(arch)
         shared = self.config.precision == "float32"
         run = _Run(arch, stages, self.cache.find([stage.genes for stage in stages]) if shared else ())
         self._calibrate(run)
@@ -217,21 +218,25 @@ class Scorer:
         """Complete the statistics of a run, and keep what its unknown stages do on the calibration images."""
         for node in run.path:
             run.stats.update(node.stats)
-        if not run.unknown:
+        normed = RESIDUALS[self.supernet.residual].normed  # then the neurons in front of the head have statistics
+        if not run.unknown and not normed:
             return
-        x = unpack_sum([node.calibration for node in run.path], self.device) if run.path else self._calibration
-        with self.supernet.calibrating(run.arch) as stats, run.precision(self.device):
-            for position, stage in enumerate(run.unknown):
-                x, out = stage.advance(x)
-                if position < len(run.batches):
-                    run.calibration.append(pack(out))
-                    self._make_room(run)
+        x = unpack_sum([node.calibration for node in run.state], self.device) if run.path else self._calibration
+        with self.supernet.calibrating(run.arch) as stats:
+            with run.precision(self.device):
+                for position, stage in enumerate(run.unknown):
+                    x, out = stage.advance(x)
+                    if position < len(run.batches):
+                        run.calibration.append(pack(out))
+                        self._make_room(run)
+            if normed:
+                self.supernet.features(x, run.arch)
         run.stats.update(stats)
 
     def _logits(self, run: _Run, number: int, split: SplitName, positions: range) -> Tensor:
         """Classify a batch, and keep what the unknown stages do on it."""
         if run.path:
-            x = unpack_sum([node.batches[number] for node in run.path], self.device)
+            x = unpack_sum([node.batches[number] for node in run.state], self.device)
         else:
             x = self._images(split, positions)
         with run.precision(self.device):
@@ -284,7 +289,7 @@ class _Run:
     """
 
     arch: Architecture
-    stages: Sequence[Stage]
+    stages: Sequence[Segment]
     path: Sequence[Node] = ()
     keep: bool = False
     reduced: bool = False
@@ -306,7 +311,13 @@ class _Run:
         return [stage.genes for stage in self.stages]
 
     @property
-    def unknown(self) -> Sequence[Stage]:
+    def state(self) -> Sequence[Node]:
+        """What is known of the stages whose outputs are summed in the state behind the last known one."""
+        first = max(i for i, stage in enumerate(self.stages[: len(self.path)]) if not stage.residual)
+        return self.path[first:]
+
+    @property
+    def unknown(self) -> Sequence[Segment]:
         return self.stages[len(self.path) :]
 
     @property

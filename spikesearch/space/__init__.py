@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spikesearch.space.architecture import Architecture, BlockSpec, StemSpec
-from spikesearch.space.space import SearchSpace
+from spikesearch.space.architecture import Architecture, BlockSpec, StageSpec, StemSpec
+from spikesearch.space.space import SearchSpace, StageChoices
 
-__all__ = ["Architecture", "BlockSpec", "SearchSpace", "StemSpec"]
+__all__ = ["Architecture", "BlockSpec", "SearchSpace", "StageChoices", "StageSpec", "StemSpec"]

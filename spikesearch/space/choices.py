@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from spikesearch.space.genes import Gene
@@ -61,9 +62,16 @@ class Choices:
                 chosen[name] = choice(f"{place}{name}")
         return chosen
 
-    def sample(self, rng: np.random.Generator) -> dict[str, Any]:
-        """Draw a value for every gene that exists with those before it."""
-        return self.choose(lambda name: self.values[name][int(rng.choice(len(self.values[name])))])
+    def sample(
+        self, rng: np.random.Generator, given: Mapping[str, Any] = MappingProxyType({}), place: str = ""
+    ) -> dict[str, Any]:
+        """Draw a value for every gene that exists with those before it, but for those that are given, by full name."""
+
+        def draw(name: str) -> Any:
+            full, values = f"{place}{name}", self.values[name]
+            return given[full] if full in given else values[int(rng.choice(len(values)))]
+
+        return self.choose(draw)
 
     def of(self, owner: object) -> dict[str, Any]:
         """Return the values of the genes that exist, from an object with these attributes."""

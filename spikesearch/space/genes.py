@@ -1,8 +1,9 @@
 """The table of genes: every choice that makes an architecture is one row, and all that deals with genes reads the rows.
 
-A row is a field of :class:`NetworkGenes`, :class:`StemSpec` or :class:`BlockSpec` (and :data:`DEPTH`, the number of
-blocks). From it follow the lists of a :class:`~spikesearch.space.SearchSpace` and the keys of a study file,
-checks, sampling, neighbours and enumeration, Optuna's parameters, the sampler's features, and how genes are shown.
+A row is a field of :class:`NetworkGenes`, :class:`StemSpec`, :class:`StageSpec` or :class:`BlockSpec` (and
+:data:`DEPTH`, the number of blocks). From it follow the lists of a :class:`~spikesearch.space.SearchSpace` and the keys
+of a study file, checks, sampling, neighbours and enumeration, Optuna's parameters, the sampler's features, and how
+genes are shown.
 
 A gene may depend on another one of the same owner: a block has ``num_heads`` only if its mixer has heads. One that an
 architecture does not have holds :attr:`Gene.absent` there, always the same value, so that equal networks are equal
@@ -19,7 +20,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from functools import partial
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, NamedTuple, get_type_hints
 
 from spikesearch.errors import SpaceError
 from spikesearch.extensions import MIXERS
@@ -155,11 +156,16 @@ def _divides_width(name: str, value: int, width: int) -> None:
 
 
 def _whole_width(name: str, value: float, width: int) -> None:
-    if not 0 < value < math.inf or abs(width * value - round(width * value)) > 1e-6:
+    if not 0 <= value < math.inf or abs(width * value - round(width * value)) > 1e-6:
         raise SpaceError(
-            f"`{name}` must be positive and give a whole MLP width, "
+            f"`{name}` must be 0 (no MLP), or positive and give a whole MLP width, "
             f"but {value} times embed_dim {width} is {width * value}."
         )
+
+
+def _at_least_zero(name: str, value: int, width: int) -> None:
+    if value < 0:
+        raise SpaceError(f"`{name}` must be at least 0, but got {value}.")
 
 
 def _at_least_one(name: str, value: int, width: int) -> None:
@@ -245,11 +251,39 @@ class StemSpec:
 
     v_threshold: float = field(metadata=_THRESHOLD)
     tau: float = field(metadata=_TAU)
+    channels: int = field(
+        default=0,
+        metadata=_row(
+            choices="stem_channels",
+            about="Channels of the one convolution of a stem of kind `conv`; 0: the width of the first stage.",
+            title="channels",
+            short="C",
+            check=_at_least_zero,
+        ),
+    )
+
+
+@dataclass(frozen=True, order=True)
+class StageSpec:
+    """A stage of a network that has several: its width, its number of blocks, and the genes of the way into it.
+
+    Args:
+        width: Width of its blocks over ``embed_dim``.
+        depth: Number of its blocks.
+        v_threshold: Of the neurons in front of the convolution that leads into the stage; 0 in the first stage, where
+            the stem does.
+        tau: Likewise.
+    """
+
+    width: float
+    depth: int
+    v_threshold: float = field(default=0.0, metadata=_THRESHOLD)
+    tau: float = field(default=0.0, metadata=_TAU)
 
 
 @dataclass(frozen=True, order=True)
 class BlockSpec:
-    """The genes of one transformer block."""
+    """The genes of one block."""
 
     num_heads: int = field(
         metadata=_row(
@@ -265,7 +299,7 @@ class BlockSpec:
     mlp_ratio: float = field(
         metadata=_row(
             choices="mlp_ratios",
-            about="Hidden width of the MLP over the embedding width.",
+            about="Hidden width of the MLP over the width of the block; 0: no MLP.",
             title="MLP ratio",
             short="mlp",
             check=_whole_width,
@@ -312,6 +346,7 @@ def _rows(spec: type[Any], owner: Owner) -> tuple[Gene, ...]:
             default=None if column.default is MISSING else column.default,
         )
         for column in fields(spec)
+        if "row" in column.metadata
     ]
     leading = {gene.active.gene for gene in rows if gene.active is not None}
     return tuple(sorted(rows, key=lambda gene: gene.name not in leading))
@@ -319,16 +354,21 @@ def _rows(spec: type[Any], owner: Owner) -> tuple[Gene, ...]:
 
 NETWORK = _rows(NetworkGenes, "network")
 STEM = _rows(StemSpec, "stem")
+STAGE = _rows(StageSpec, "stage")
 BLOCK = _rows(BlockSpec, "block")
-GENES = (*NETWORK, DEPTH, *STEM, *BLOCK)
+GENES = (*NETWORK, DEPTH, *STEM, *STAGE, *BLOCK)
 """All rows, in the order of Optuna's parameters."""
 
 # From the outside in as far as sizes go, then time; what came later has a default and comes last.
 LISTS: Mapping[str, Gene] = {
     gene.choices: gene
-    for gene in sorted((NETWORK[0], DEPTH, *BLOCK, *NETWORK[1:]), key=lambda gene: gene.default is not None)
+    for gene in sorted((NETWORK[0], DEPTH, *BLOCK, *NETWORK[1:], STEM[-1]), key=lambda gene: gene.default is not None)
 }
 """The lists of choices of a search space, in the order of its arguments, and a gene that is chosen from each."""
+
+_EVERYWHERE = {gene.choices for gene in (*NETWORK, *STEM)}
+STAGE_LISTS = tuple(name for name in LISTS if name not in _EVERYWHERE)
+"""Those that a stage may have of its own."""
 
 
 def active_genes(genes: Sequence[Gene], values: Mapping[str, Any]) -> list[Gene]:
@@ -341,9 +381,34 @@ def active_genes(genes: Sequence[Gene], values: Mapping[str, Any]) -> list[Gene]
     return list(active.values())
 
 
-def places(depth: int) -> list[tuple[str, tuple[Gene, ...]]]:
-    """Return what has genes in a network of this depth, first to last: how its parameters begin, and its rows."""
-    return [("", NETWORK), ("stem.", STEM), *((f"block{i}.", BLOCK) for i in range(depth))]
+class Place(NamedTuple):
+    """What has genes in a network.
+
+    Attributes:
+        prefix: How the names of its parameters begin.
+        genes: Its rows of the table.
+        stage: Number of its stage; 0 of the network and of the stem.
+    """
+
+    prefix: str
+    genes: tuple[Gene, ...]
+    stage: int = 0
+
+
+def stage_prefix(stages: int, stage: int) -> str:
+    """Return how the names of a stage's parameters begin: as ever where there is just one."""
+    return "" if stages == 1 else f"stage{stage}."
+
+
+def places(depths: Sequence[int]) -> list[Place]:
+    """Return what has genes in a network whose stages have these numbers of blocks, first to last."""
+    result = [Place("", NETWORK), Place("stem.", STEM)]
+    for stage, depth in enumerate(depths):
+        prefix = stage_prefix(len(depths), stage)
+        if stage:
+            result.append(Place(prefix, STAGE, stage))
+        result += [Place(f"{prefix}block{i}.", BLOCK, stage) for i in range(depth)]
+    return result
 
 
 def with_arguments(doc: str | None, about: Mapping[str, str]) -> str:

@@ -16,11 +16,13 @@ class Residual:
         currents: Whether branches add membrane currents to the stream, so that neurons have to read it; else every
             branch ends in neurons, and the stream is a sum of spikes.
         title: For a model card.
+        normed: Whether neurons that read currents have a batch-norm of their own.
     """
 
     name: str
     currents: bool
     title: str
+    normed: bool = False
 
 
 RESIDUALS = {
@@ -31,6 +33,13 @@ RESIDUALS = {
             "membrane",
             currents=True,
             title="membrane currents; neurons that read them have the threshold divided by a gain that was learnt",
+        ),
+        Residual(
+            "normed",
+            currents=True,
+            title="membrane currents; neurons that read them have a batch-norm of their own, a threshold and a bias "
+            "current per channel",
+            normed=True,
         ),
     )
 }

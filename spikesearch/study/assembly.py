@@ -37,6 +37,8 @@ def new_supernet(config: StudyConfig, data: DataBundle) -> Supernet:
         num_classes=data.num_classes,
         pool_stages=None if stages is None else tuple(stages),
         residual=config.model.residual,
+        stem=config.model.stem,
+        stem_stride=config.model.stem_stride,
     )
 
 

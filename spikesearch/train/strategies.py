@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -34,7 +34,9 @@ class Strategy(Protocol):
 
 
 class ArchitectureDeck:
-    """Draws architectures: the depth from a shuffled deck, so that all are trained equally often, then gene by gene.
+    """Draws architectures: depths and mixers from shuffled decks, so that all are trained equally often, then the rest.
+
+    Every stage has a deck of its depths, and every place a deck of its mixers.
 
     Args:
         space: The search space.
@@ -47,9 +49,34 @@ class ArchitectureDeck:
 
     def draw(self, epoch: int, index: int) -> Architecture:
         """Return the architecture number ``index`` of an epoch."""
-        deck, card = divmod(index, len(self.space.depths))
-        depths = streams.DEPTHS.generator(self.seed, epoch, deck).permutation(self.space.depths)
-        return self.space.sample_depth(streams.GENES.generator(self.seed, epoch, index), int(depths[card]))
+        depths = [
+            int(
+                self._card(streams.STAGE_DEPTHS, lists["depths"], epoch, index, stage)
+                if stage
+                else self._card(streams.DEPTHS, lists["depths"], epoch, index)
+            )
+            for stage, lists in enumerate(self.space.stage_lists)
+        ]
+        rng = streams.GENES.generator(self.seed, epoch, index)
+        return self.space.sample_depths(rng, depths, self.mixers(epoch, index))
+
+    def mixers(self, epoch: int, index: int) -> dict[str, str]:
+        """Return the mixer of every place that has a choice, by name of the parameter."""
+        places = [name for name, parameter in self.space.parameters.items() if parameter.gene.name == "mixer"]
+        choices = [self.space.parameters[name].choices for name in places]
+        return {
+            name: str(self._card(streams.MIXERS, mixers, epoch, index, place))
+            for place, (name, mixers) in enumerate(zip(places, choices, strict=True))
+        }
+
+    def with_mixers(self, arch: Architecture, epoch: int, index: int) -> Architecture:
+        """Return an architecture with other mixers; heads that come with them are those of the reference."""
+        mixers = self.mixers(epoch, index)
+        return self.space.with_params(arch, mixers) if mixers else arch
+
+    def _card(self, stream: streams.Stream, cards: Sequence[Any], epoch: int, index: int, *deck: int) -> Any:
+        round_, card = divmod(index, len(cards))
+        return cards[int(stream.generator(self.seed, epoch, round_, *deck).permutation(len(cards))[card])]
 
 
 class SingleStrategy:
@@ -79,7 +106,8 @@ class UniformStrategy:
 class SandwichStrategy:
     """The largest, the smallest and some random subnets per step (Yu et al., "BigNAS", ECCV 2020).
 
-    The step's gradient is the mean over these subnets.
+    The step's gradient is the mean over these subnets. With several mixers, largest and smallest mean sizes: their
+    mixers come from the deck, so that every mixer is trained as often as any other at its widest and at its narrowest.
 
     Args:
         space: The search space.
@@ -100,11 +128,12 @@ class SandwichStrategy:
         """See :class:`Strategy`."""
         supernet = _supernet(model)
         space = self.deck.space
-        others = [space.smallest] if space.smallest != space.largest else []
+        largest = self.deck.with_mixers(space.largest, epoch, 2 * step)
+        others = [self.deck.with_mixers(space.smallest, epoch, 2 * step + 1)] if space.smallest != space.largest else []
         first = step * self.random_subnets
         others += [self.deck.draw(epoch, first + i) for i in range(self.random_subnets)]
         share = weight / (1 + len(others))
-        with supernet.subnet(space.largest):
+        with supernet.subnet(largest):
             result = _train(model, images, loss, share)
         targets = result.logits.softmax(-1) if self.distillation else None
         for arch in others:

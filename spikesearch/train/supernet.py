@@ -230,6 +230,7 @@ def _shape(supernet: Supernet) -> dict[str, Any]:
         "num_classes": supernet.num_classes,
         "pool_stages": list(supernet.pool_stages),
         "residual": supernet.residual,
+        **supernet.stem_settings,
     }
 
 
@@ -241,6 +242,7 @@ def _build(shape: dict[str, Any]) -> Supernet:
         num_classes=shape["num_classes"],
         pool_stages=tuple(shape["pool_stages"]),
         residual=shape["residual"],
+        **{name: shape[name] for name in ("stem", "stem_stride") if name in shape},
     )
 
 

@@ -84,7 +84,7 @@ def test_defaults_are_resolved_and_the_dictionary_is_loss_free() -> None:
         ("space.depths", [], "`depths` must have at least one choice"),
         ("model.pool_stages", [3, 1], "`model.pool_stages` must be ascending without repetition, but got [3, 1]."),
         ("model.pool_stages", [4], "`model.pool_stages[0]` must be less than or equal to 3, but got 4."),
-        ("model.residual", "sum", "`model.residual` must be 'add' or 'membrane', but got 'sum'."),
+        ("model.residual", "sum", "`model.residual` must be 'add' or 'membrane' or 'normed', but got 'sum'."),
         ("constraints.energy", 3, "but got 'energy'; did you mean 'energy_uJ'?"),
         ("constraints.params", 0, "`constraints.params` must be greater than 0, but got 0."),
         ("name", "a/b", "`name` must be letters, digits, dots, dashes and underscores, but got 'a/b'."),

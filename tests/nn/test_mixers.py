@@ -104,5 +104,7 @@ def test_heads_are_no_gene_of_a_block_without_them(space: SearchSpace) -> None:
 
 def test_a_mixer_that_nobody_registered_is_refused_by_name() -> None:
     arch = Architecture(16, 1, StemSpec(1.0, 2.0), (BlockSpec(0, 1.0, 1.0, 2.0, mixer="neighbor"),))
-    with pytest.raises(SpaceError, match="`mixer` must be one of neighbour, ssa, but got 'neighbor'; did you mean"):
+    with pytest.raises(
+        SpaceError, match="`mixer` must be one of conv, dwconv, neighbour, qk, ssa, but got 'neighbor'; did you mean"
+    ):
         Spikformer(arch, in_channels=1, image_size=8, num_classes=2)

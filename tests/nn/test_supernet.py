@@ -290,7 +290,7 @@ def test_impossible_poolings_are_refused(stages):
 
 def test_impossible_residuals_are_refused():
     for network, of in ((Supernet, SPACE), (Spikformer, SPACE.largest)):
-        with pytest.raises(SpaceError, match="`residual` must be one of add, membrane, but got 'sum'"):
+        with pytest.raises(SpaceError, match="`residual` must be one of add, membrane, normed, but got 'sum'"):
             network(of, in_channels=1, image_size=8, num_classes=2, residual="sum")
 
 

@@ -14,9 +14,10 @@ from spikesearch.nn import Spikformer, Supernet, count_parameters
 from spikesearch.nn.elastic import ElasticLinear
 from spikesearch.nn.units import block_share, network_neurons, stem_share
 from spikesearch.space import SearchSpace
+from spikesearch.space.residual import RESIDUALS
 from tests.nn.conftest import SPACE, trained
 
-BOTH = pytest.mark.parametrize("residual", ["add", "membrane"])
+BOTH = pytest.mark.parametrize("residual", sorted(RESIDUALS))
 
 
 def plain(seed: int, residual: str) -> Spikformer:
@@ -43,7 +44,7 @@ def test_every_weight_layer_is_listed_once_with_its_shape(residual: str) -> None
 def test_every_neuron_is_listed_with_its_genes(residual: str) -> None:
     for seed in range(5):
         net = plain(seed, residual)
-        listed = network_neurons(net.arch, residual)
+        listed = network_neurons(net.arch, net.form)
         nodes = {name: m for name, m in net.named_modules() if isinstance(m, LIFNode)}
         assert listed.keys() == nodes.keys()
         for name, spec in listed.items():
@@ -98,7 +99,9 @@ def test_shares_are_the_multiplications_behind_the_first_layer(seed: int) -> Non
     width = arch.embed_dim
     expected = 9 * width**2 * (1 / 32 + 1 / 8 + 1 / 2 + 1)
     expected += sum(width * (4 * width + 2 * width * block.mlp_ratio) for block in arch.blocks)
-    assert width**2 * (stem_share() + sum(map(block_share, arch.blocks))) == pytest.approx(expected)
+    assert width**2 * (stem_share() + sum(block_share(block, width) for block in arch.blocks)) == pytest.approx(
+        expected
+    )
 
 
 SPACES = st.builds(

@@ -16,6 +16,8 @@ from spikesearch.energy import EnergyModel
 from spikesearch.nn import Supernet, count_parameters
 from spikesearch.scoring import Scorer, scorer
 from spikesearch.scoring.calibration import calibration_indices
+from spikesearch.space import SearchSpace
+from spikesearch.space.residual import RESIDUALS
 from spikesearch.train import train_supernet
 from tests.train.conftest import SPACE
 
@@ -121,3 +123,32 @@ def test_calibration_images_are_balanced_fixed_and_nested():
     assert (np.diff(large) > 0).all()
     assert np.array_equal(small, calibration_indices(labels, 9))
     assert len(calibration_indices(labels, 1000)) == 84
+
+
+@pytest.mark.parametrize("residual", sorted(RESIDUALS))
+def test_stages_and_mixers_score_alike_with_and_without_what_is_known(data, residual):
+    space = SearchSpace(
+        embed_dims=(16, 32),
+        time_steps=(1, 2),
+        mlp_ratios=(0, 1),
+        v_thresholds=(0.6, 1.0),
+        taus=(2.0,),
+        stem_channels=(4, 8),
+        stages=[
+            {"width": "1/2", "depths": [1, 2], "mixers": ["conv", "dwconv"]},
+            {"width": 1, "depths": [1, 2], "mixers": ["ssa", "qk"], "num_heads": [2, 4]},
+        ],
+    )
+    fresh = Supernet(space, in_channels=1, image_size=8, num_classes=10, residual=residual, stem="conv")
+    torch.manual_seed(0)
+    for value in fresh.parameters():
+        value.data.add_(0.05 * torch.randn_like(value))
+    cached, plain = (Scorer(fresh, data, ScoringConfig(cache_mb=size)) for size in (64, 0))
+    rng = np.random.default_rng(0)
+    parents = [space.largest, *(space.sample(rng) for _ in range(3))]
+    for arch in [*parents, *(near for parent in parents for near in list(space.neighbours(parent))[:8]), *parents]:
+        assert cached.score(arch) == plain.score(arch), arch.describe()
+    assert cached.work.done < cached.work.needed
+    assert torch.equal(
+        cached.extract(arch)(data.search.images(range(9))), plain.extract(arch)(data.search.images(range(9)))
+    )

@@ -384,8 +384,11 @@ def test_mlp_width_survives_binary_fractions() -> None:
         ({"v_thresholds": (float("nan"),)}, r"`v_thresholds` must hold finite numbers, but got nan"),
         ({"v_thresholds": (0.0,)}, r"`v_thresholds` must be above 0, but got 0\.0"),
         ({"v_thresholds": (-1.0,)}, r"`v_thresholds` must be above 0, but got -1\.0"),
-        ({"mlp_ratios": (0.3,)}, r"`mlp_ratios` must be positive and give a whole MLP width, but 0\.3 times .* 48"),
-        ({"mlp_ratios": (-1,)}, r"`mlp_ratios` must be positive"),
+        (
+            {"mlp_ratios": (0.3,)},
+            r"`mlp_ratios` must be 0 \(no MLP\), or positive and give a whole MLP width, but 0\.3 times .* 48",
+        ),
+        ({"mlp_ratios": (-1,)}, r"`mlp_ratios` must be 0 \(no MLP\)"),
     ],
 )
 def test_impossible_spaces_are_refused(change: dict[str, Any], message: str) -> None:
@@ -416,7 +419,11 @@ def test_whole_numbers_must_be_finite() -> None:
         (("blocks",), 3, r"`architecture\.blocks` must be a list, but got 3"),
         (("blocks", 0), 3, r"`architecture\.blocks\[0\]` must be a mapping, but got 3"),
         (("blocks", 0, "num_heads"), 5, r"`block0\.num_heads` must divide every embed_dim, but 5 does not divide 48"),
-        (("blocks", 0, "mlp_ratio"), 0.3, r"`block0\.mlp_ratio` must be positive and give a whole MLP width"),
+        (
+            ("blocks", 0, "mlp_ratio"),
+            0.3,
+            r"`block0\.mlp_ratio` must be 0 \(no MLP\), or positive and give a whole MLP width",
+        ),
         (("blocks", 0, "tau"), 0.9, r"`block0\.tau` must be above 1"),
         (("blocks", 0, "v_threshold"), -1, r"`block0\.v_threshold` must be above 0"),
         (("blocks", 0, "v_threshold"), None, r"`block0\.v_threshold` must hold finite numbers, but got None"),

@@ -23,7 +23,7 @@ from spikesearch.export.portable import require
 from spikesearch.export.registry import Export, ExportFormat, register
 from spikesearch.nn import Spikformer
 from spikesearch.nn.functional import AttentionProduct, time_first
-from spikesearch.nn.lif import Currents, NoLIF
+from spikesearch.nn.lif import Currents, NoLIF, NormedLIF
 from spikesearch.nn.modules import ConvUnit
 from spikesearch.nn.units import STEM_STAGES
 from spikesearch.space.residual import RESIDUALS
@@ -49,7 +49,7 @@ def refuse_network(net: Spikformer) -> NoReturn:
     Raises:
         ExportError: Naming the first operation that it cannot hold.
     """
-    name, module = next(_not_held(net))
+    name, module = next(_not_held(net), ("stages", net))
     reason = "it multiplies spikes by spikes" if isinstance(module, AttentionProduct) else "there is no such node"
     raise ExportError(
         f"NIR cannot hold `{name}` ({type(module).__name__}): {reason}; NIR knows weights, neurons and sums. "
@@ -85,9 +85,14 @@ def check_stem(net: Spikformer) -> None:
     """Make sure that NIR can hold a network's stem, and that NIR graphs can be written here.
 
     Raises:
-        ExportError: If the stem pools currents.
+        ExportError: If the stem is none of four convolutions, or pools currents.
         MissingDependencyError: Without the extra ``nir``.
     """
+    if net.stem_kind != "sps":
+        raise ExportError(
+            f"`--to nir-stem` writes a stem of kind 'sps', but this network has one of kind {net.stem_kind!r}; use "
+            "`--to onnx` or `--to torch`."
+        )
     last = STEM_STAGES - 1
     if RESIDUALS[net.residual].currents and last in net.pool_stages:
         raise ExportError(
@@ -139,13 +144,16 @@ class _Chain:
     def add_lif(self, name: str, lif: LIFNode) -> None:
         import nir
 
+        threshold, bias = np.full(1, lif.v_threshold), np.zeros(1)
+        if isinstance(lif, NormedLIF):
+            threshold, bias = (value.numpy().astype(float) for value in lif.folded())
         self.add(
             name,
             nir.LIF(
                 tau=np.full(self.shape, lif.tau * TIME_STEP),
                 r=np.ones(self.shape),
-                v_leak=np.zeros(self.shape),
-                v_threshold=np.full(self.shape, lif.v_threshold),
+                v_leak=np.broadcast_to(bias[:, None, None], self.shape).copy(),
+                v_threshold=np.broadcast_to(threshold[:, None, None], self.shape).copy(),
                 v_reset=np.zeros(self.shape),
             ),
         )

@@ -132,7 +132,8 @@ class TimmSpikformer(Spikformer):
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Return by which names timm groups the parameters, for rates that decay from layer to layer."""
-        return {"stem": "^stem", "blocks": [(r"^blocks\.(\d+)", None), ("^head_lif", (99999,))]}
+        blocks = r"^stages\.(\d+)\.(?:down|blocks\.(\d+))" if self.arch.stages else r"^blocks\.(\d+)"
+        return {"stem": "^stem", "blocks": [(blocks, None), ("^head_lif", (99999,))]}
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``[N, classes]``, or what ``num_classes`` and ``global_pool`` say."""
@@ -152,7 +153,7 @@ class TimmSpikformer(Spikformer):
     def _drop_paths(self, rate: float) -> None:
         from timm.layers import calculate_drop_path_rates
 
-        rates = cast("list[float]", calculate_drop_path_rates(rate, len(self.blocks)))
+        rates = cast("list[float]", calculate_drop_path_rates(rate, self.arch.depth))
         for i, branch in self.branches():
             if rates[i]:
                 branch.register_forward_hook(_DropPath(rates[i]))
