@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from spikesearch.audit.doctor import batch_norm_drift, borders, describe_neurons, diagnose, firing_rates, size_order
-from spikesearch.nn.units import network_neurons
+from spikesearch.nn.units import Form, network_neurons
 from spikesearch.scoring import Scorer
 from spikesearch.space import Architecture, BlockSpec, StemSpec
 from spikesearch.study import create_study, run_study
@@ -81,7 +81,7 @@ def test_layers_that_never_or_always_fire(trained: Session, shift: float, kind: 
 def test_neurons_that_read_a_stream_are_named_with_their_genes() -> None:
     stem, block = StemSpec(0.6, 4.0), BlockSpec(1, 1.0, 1.4, 1.25)
     arch = Architecture(16, 2, stem, (BlockSpec(1, 1.0, 1.0, 2.0), block))
-    words = {name: describe_neurons(spec) for name, spec in network_neurons(arch, "membrane").items()}
+    words = {name: describe_neurons(spec) for name, spec in network_neurons(arch, Form(residual="membrane")).items()}
     for neurons in ("blocks.1.mlp.lif_in", "blocks.1.attn.qkv.lif", "head_lif"):
         assert words[neurons] == "v_threshold 1.4, tau 1.25"
     assert words["stem.rpe_lif"] == words["stem.stages.0.lif"] == "v_threshold 0.6, tau 4"

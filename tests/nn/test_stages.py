@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ SPACE = SearchSpace(
         {"width": 1, "depths": [1, 2], "mixers": ["conv", "ssa", "qk", "dwconv"], "num_heads": [2, 4]},
     ],
 )
-SHAPE = {"in_channels": 3, "image_size": 13, "num_classes": 5, "stem": "conv"}
+SHAPE: dict[str, Any] = {"in_channels": 3, "image_size": 13, "num_classes": 5, "stem": "conv"}
 
 
 def scrambled(net: torch.nn.Module, seed: int) -> torch.nn.Module:
@@ -71,17 +72,17 @@ def test_extracted_networks_are_bit_equal_and_count_their_parameters(supernet: S
         assert torch.equal(again.eval()(x), net(x))
 
 
-def naive(net: Spikformer, x: Tensor) -> Tensor:  # noqa: C901 - one network from end to end
+def naive(net: Any, x: Tensor) -> Tensor:  # noqa: C901 - one network from end to end
     """Compute a network of currents that are read through batch-norms, one image and time step after the other."""
     arch = net.arch
 
-    def norm(module: torch.nn.Module, x: Tensor) -> Tensor:
+    def norm(module: Any, x: Tensor) -> Tensor:
         shape = [1, -1] + [1] * (x.ndim - 2)
         weight = module.weight.abs()
         scale = weight / (module.running_var + module.eps).sqrt()
         return x * scale.view(shape) + (module.bias - module.running_mean * scale).view(shape)
 
-    def signed(module: torch.nn.Module, x: Tensor) -> Tensor:
+    def signed(module: Any, x: Tensor) -> Tensor:
         scale = (module.weight / (module.running_var + module.eps).sqrt()).view(1, -1, 1, 1)
         return (x - module.running_mean.view(1, -1, 1, 1)) * scale + module.bias.view(1, -1, 1, 1)
 
@@ -93,13 +94,13 @@ def naive(net: Spikformer, x: Tensor) -> Tensor:  # noqa: C901 - one network fro
             v = v * (v < threshold)
         return out
 
-    def read(module: NormedLIF, stream: list[Tensor]) -> list[Tensor]:
+    def read(module: Any, stream: list[Tensor]) -> list[Tensor]:
         return fire([norm(module.bn, s) for s in stream], module.tau, module.v_threshold)
 
-    def linear(unit: torch.nn.Module, s: Tensor) -> Tensor:
+    def linear(unit: Any, s: Tensor) -> Tensor:
         return signed(unit.bn, F.conv2d(s, unit.linear.weight[:, :, None, None]))
 
-    def conv(unit: torch.nn.Module, s: Tensor, **how: int) -> Tensor:
+    def conv(unit: Any, s: Tensor, **how: Any) -> Tensor:
         return signed(unit.bn, F.conv2d(s, unit.conv.weight, **how))
 
     embed = net.stem.embed
