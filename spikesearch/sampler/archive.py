@@ -21,10 +21,12 @@ from spikesearch.sampler.domain import (
     Genome,
     SeenGenomes,
     check_choices,
+    read_genome,
 )
 from spikesearch.sampler.errors import SamplerError
 from spikesearch.sampler.known import known_value
 from spikesearch.sampler.ranking import Ranks
+from spikesearch.sampler.stops import FAILED, PRUNED, Stops
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -116,7 +118,8 @@ class Archive:
         self._known = 0  # how many trials were looked at
         self._unsettled: list[int] = []  # the places of those that had not finished then
         self._last: tuple[int, FrozenTrial] | None = None  # place and trial that were read last
-        self.seen = SeenGenomes()
+        self._stops = Stops()
+        self.seen = SeenGenomes(self._stops)
         self.pending: dict[int, Genome] = {}
         self._feasible = _Rows()
         self._infeasible = _Rows()
@@ -189,6 +192,7 @@ class Archive:
         if genome:
             whole = self._architectures is not None or trial.state == TrialState.COMPLETE
             self.seen.add(genome, whole=whole)
+        self._note_stop(trial, genome)
         if trial.state != TrialState.COMPLETE:
             return
         if self._architectures is None:
@@ -204,6 +208,11 @@ class Archive:
         else:
             self._feasible.add(trial.number, genome, losses, violation, margin)
             self._ranks.add(losses)
+
+    def _note_stop(self, trial: FrozenTrial, genome: Genome | None) -> None:
+        may_have_more = genome is None if self._architectures is not None else True
+        weight = {TrialState.PRUNED: PRUNED, TrialState.FAIL: FAILED}.get(trial.state, 0) if may_have_more else 0
+        self._stops.add(read_genome(trial.params, trial.distributions) if genome is None else genome, weight)
 
     def _learn(self, trial: FrozenTrial) -> None:
         """Remember the parameters of a trial; of several distributions of one name, the highest number's counts."""

@@ -7,9 +7,10 @@ trials of any study.
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from optuna.distributions import BaseDistribution
 
+    from spikesearch.sampler.stops import Stops
     from spikesearch.space import SearchSpace
 
 Genome = dict[str, float]
@@ -270,9 +272,13 @@ class SeenGenomes:
     of some earlier trial agree with it: the objective would then ask the same questions and get the same answers.
     Earlier trials are therefore kept by the set of genes that they have. Trials that did not complete may have been
     stopped before their last question; they count only if complete ones had the same set.
+
+    Attributes:
+        stops: Genomes that are known to end where an earlier trial did; they count as seen.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stops: Stops | None = None) -> None:
+        self.stops = stops
         self._whole: dict[tuple[str, ...], set[Key]] = {}
         self._doubtful: list[dict[tuple[str, ...], set[Key]]] = [{}]
 
@@ -290,7 +296,7 @@ class SeenGenomes:
 
     def with_pending(self, genomes: Iterable[Mapping[str, float]], *, whole: bool) -> SeenGenomes:
         """Return what this one holds and some more, without changing it or copying much."""
-        other = SeenGenomes()
+        other = SeenGenomes(self.stops)
         other._doubtful = [*self._doubtful, {}]
         for genome in genomes:
             other.add(genome, whole=whole)
@@ -307,7 +313,17 @@ class SeenGenomes:
                 continue
             if key in known or any(key in layer[names] for layer in self._doubtful if names in layer):
                 return True
-        return False
+        return self.stops is not None and genome in self.stops
+
+    def without(self, names: Container[str]) -> SeenGenomes:
+        """Return what is left of these genomes without some genes."""
+        other = SeenGenomes(self.stops)
+        for layer in (self._whole, *self._doubtful):
+            for genes_of, known in layer.items():
+                for values in known:
+                    kept = {name: value for name, value in zip(genes_of, values, strict=True) if name not in names}
+                    other.add(kept, whole=layer is self._whole)
+        return other
 
     def __len__(self) -> int:
         layers = [self._whole, *self._doubtful]
@@ -316,6 +332,9 @@ class SeenGenomes:
 
 class _Either:
     """Two sets asked as one."""
+
+    def __iter__(self) -> Iterator[Key]:
+        return itertools.chain(*self._sets)
 
     def __init__(self, first: set[Key], second: set[Key]) -> None:
         self._sets = (first, second)

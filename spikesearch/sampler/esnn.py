@@ -21,6 +21,7 @@ from spikesearch.sampler.duplicates import DuplicateHandling, UnseenOnly
 from spikesearch.sampler.errors import SamplerError, SpaceExhaustedError
 from spikesearch.sampler.known import known_value
 from spikesearch.sampler.mutation import ArchitectureMutation, Mutation
+from spikesearch.sampler.pinned import pin, pins
 from spikesearch.sampler.selection import CrowdingSelection, FAEBSelection, Selection
 from spikesearch.sampler.surrogate import GaussianProcessSurrogate, Situation, Surrogate
 
@@ -153,7 +154,8 @@ class ESNNSampler(BaseSampler):
             return {}
         with self._lock:
             archive = self._archive(study, _trials(study))
-            params = self._propose(archive, trial.number, repeat=True)
+            fixed, unknown = pins(study, trial, archive.domain, search_space) if archive.domain else ({}, frozenset())
+            params = self._propose(archive, trial.number, repeat=True, fixed=fixed, unknown=unknown)
             varied = set(archive.domain.distributions) if archive.domain is not None else set()
         result = {}
         for name, distribution in search_space.items():
@@ -195,23 +197,48 @@ class ESNNSampler(BaseSampler):
         space = self.space.to_dict() if self.space is not None else None
         return {"space": space, **{name: _describe(getattr(self, name)) for name in names}}
 
-    def _propose(self, archive: Archive, number: int, *, repeat: bool) -> dict[str, Any]:
+    def _propose(
+        self,
+        archive: Archive,
+        number: int,
+        *,
+        repeat: bool,
+        fixed: Genome | None = None,
+        unknown: frozenset[str] = frozenset(),
+    ) -> dict[str, Any]:
+        """Make a genome.
+
+        Args:
+            archive: What is known of the study.
+            number: Number of the trial that it is for.
+            repeat: Whether it may be one that was seen, if there is nothing else.
+            fixed: Genes that are fixed from outside.
+            unknown: Genes that are fixed from outside to what is not known here.
+        """
         domain = archive.domain
         if domain is None:
             return {}
         rng = streams.PROPOSALS.generator(self.seed, number)
         seen = archive.seen_with_pending(number)
+        seen = seen.without(unknown) if unknown else seen
+        make = self._breeder(archive, domain, rng)
+        has_fixed = None
+        if fixed:
+            make, domain, has_fixed = pin(make, domain, fixed, rng)
 
         def allowed(genome: Genome) -> bool:
+            if has_fixed is not None and not has_fixed(genome):
+                return False
             return not self.known_constraints or self._violation(archive, genome) <= 0
 
         if len(seen) < self.initial_design.size:
             for index in range(self.initial_design.size):
                 genome = self.initial_design(domain, index, self.seed)
+                if fixed:
+                    genome = domain.complete({**genome, **fixed}, rng)
                 if genome not in seen and allowed(genome):
                     return domain.params(genome)
 
-        make = self._breeder(archive, domain, rng)
         if self.surrogate is not None:
             situation = Situation(
                 domain=domain,
