@@ -64,6 +64,11 @@ else:
 class SpaceConfig(_Lists):
     """The choices of the search space; see :class:`spikesearch.SearchSpace`."""
 
+    @field_validator("stages")
+    @classmethod
+    def _alike(cls, stages: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+        return tuple(StageChoices.from_dict(stage).to_dict() for stage in stages)  # a width of 1/4 is one of 0.25
+
     @model_validator(mode="after")
     def _possible(self) -> SpaceConfig:
         self.search_space()
@@ -77,8 +82,7 @@ class SpaceConfig(_Lists):
     def _without_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # A study that was made before a gene existed says nothing of it.
         lists = {name: choices for name, choices in dump(self).items() if name in LISTS and says(LISTS[name], choices)}
-        stages = [StageChoices.from_dict(stage).to_dict() for stage in self.stages]
-        return lists | ({"stages": stages} if stages else {})
+        return lists | ({"stages": list(self.stages)} if self.stages else {})
 
 
 class ModelConfig(Section):

@@ -125,7 +125,10 @@ class ElasticLayers:
         return ElasticBatchNorm(unit.outputs, groups=unit.layer.groups)
 
     def neurons(self, unit: Unit) -> nn.Module:
-        return ElasticLIF(self.space.v_thresholds, self.space.taus) if unit.spiking else Currents()
+        if not unit.spiking:
+            return Currents()
+        centred = RESIDUALS[self.residual].normed
+        return ElasticLIF(self.space.v_thresholds, self.space.taus, centred=centred)
 
     def stream_neurons(self, unit: Unit) -> nn.Module:
         if unit.normed:

@@ -212,21 +212,32 @@ class ElasticLIF(Elastic, StatelessNeuron):
     never fire on them. The gain multiplies the current and starts at ``v_threshold * tau / 2``, so that at first every
     choice fires about equally. :class:`~spikesearch.nn.elastic.ElasticBatchNorm` folds it into scale and shift.
 
+    What all choices have in common, the scale of the batch-norm learns as well, and a scale that two parameters learn
+    moves twice as fast: the neurons of a supernet fire about 1.3 times as much as those of a network that is trained
+    alone. ``centred`` gains differ between the choices, but their mean stays where it began.
+
     Args:
         v_thresholds: The choices of the threshold.
         taus: The choices of the membrane time constant.
+        centred: Whether the mean of the log-gains is kept; the gains of networks as they were first published are not.
     """
 
-    def __init__(self, v_thresholds: tuple[float, ...], taus: tuple[float, ...]) -> None:
+    def __init__(self, v_thresholds: tuple[float, ...], taus: tuple[float, ...], *, centred: bool = False) -> None:
         super().__init__()
         self.v_thresholds = v_thresholds
         self.taus = taus
-        start = torch.outer(torch.tensor(v_thresholds), torch.tensor(taus)) / 2
-        self.log_gain = nn.Parameter(start.log())
+        self.centred = centred
+        self.log_gain = nn.Parameter(self._start())
 
     def gain(self, v_threshold: float, tau: float) -> Tensor:
         """Return the positive scalar that multiplies the current of neurons with these genes."""
-        return self.log_gain[self.v_thresholds.index(v_threshold), self.taus.index(tau)].exp()
+        gains = self.log_gain
+        if self.centred:
+            gains = gains + (self._start().mean().to(gains) - gains.mean())
+        return gains[self.v_thresholds.index(v_threshold), self.taus.index(tau)].exp()
+
+    def _start(self) -> Tensor:
+        return (torch.outer(torch.tensor(self.v_thresholds), torch.tensor(self.taus)) / 2).log()
 
     def forward(self, x_seq: Tensor, v_threshold: float, tau: float) -> Tensor:
         """Return the spikes of :func:`lif`."""
@@ -265,7 +276,7 @@ class ElasticNormedLIF(ElasticLIF):
     """
 
     def __init__(self, width: int, v_thresholds: tuple[float, ...], taus: tuple[float, ...]) -> None:
-        super().__init__(v_thresholds, taus)
+        super().__init__(v_thresholds, taus, centred=True)
         self.bn = ElasticStreamNorm(width)
 
     def forward(self, x_seq: Tensor, v_threshold: float, tau: float) -> Tensor:
