@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -17,6 +18,8 @@ from spikesearch.io import atomic_write_text, user_path
 from spikesearch.space.genes import LISTS
 
 UPDATES = 1500  # steps of training that a first study takes
+SMALL_IMAGE = 36  # pixels, each way, of what narrow networks can tell apart
+THREE_STAGES = 12  # pixels, from which on an image is halved twice
 SEARCH_IMAGES = 5000  # more make every trial slower, and its accuracy hardly sharper
 
 
@@ -109,12 +112,31 @@ def _render(folder: Path, output: Path, kind: str, facts: Inference) -> str:
 
 
 def _space(facts: Inference) -> str:
-    widths = [32, 48, 64] if facts.size <= 32 else [48, 64, 96]
-    most = facts.frames or 4
-    steps = [steps for steps in (most // 4, most // 2, most) if steps]
-    lists = {name: list(gene.suggested) for name, gene in LISTS.items()} | {"embed_dims": widths, "time_steps": steps}
+    """Return the choices: stages of ever lower resolution, convolutions early, attention late."""
+    wide = facts.channels > 1 or facts.size > SMALL_IMAGE
+    lists: dict[str, list[Any]] = {name: list(gene.suggested) for name, gene in LISTS.items()}
+    lists["embed_dims"] = [64, 96, 128] if wide else [32, 64, 96]
+    lists["stem_channels"] = [16, 32] if wide else [8, 16]
+    if facts.frames is None:  # an image needs one time step, at which time constants mean nothing
+        lists |= {"time_steps": [1], "taus": [LISTS["taus"].near]}
+    else:
+        lists["time_steps"] = [steps for steps in (facts.frames // 4, facts.frames // 2, facts.frames) if steps]
+    depths = lists.pop("depths")
+    mixers = [["conv", "dwconv"], ["conv", "dwconv", "qk"], ["conv", "dwconv", "qk", "ssa"]]
+    mixers = mixers if facts.size >= THREE_STAGES else mixers[::2]
     lines = [f"  {name}: {choices}\n" for name, choices in lists.items() if choices]
-    return "".join(["space:                      # the choices of every architecture\n", *lines])
+    stages = [
+        f"    - {{width: {'1' if last == 0 else f'1/{2**last}'}, depths: {depths}, mixers: [{', '.join(own)}]}}\n"
+        for last, own in zip(reversed(range(len(mixers))), mixers, strict=True)
+    ]
+    return "".join(
+        [
+            "space:                      # the choices of every architecture\n",
+            *lines,
+            "  stages:                   # each halves the resolution; qk and ssa are attention, an MLP ratio of 0 is no MLP\n",
+            *stages,
+        ]
+    )
 
 
 def _augment(facts: Inference) -> str:
@@ -173,12 +195,12 @@ data:
 {path}{keys}{splits}{augment}
 {space}
 model:
-  pool_stages: null         # which stages of the stem halve the size; null chooses by image size
-  residual: add             # or membrane, see README.md
+  stem: conv                # one convolution; its stride follows from the size of the images
+  residual: normed          # or add, as published for Spikformer; see docs/space.md
 
 train:
 {epochs}  batch_size: {batch_size}
-  lr: 2.0e-3
+  lr: 5.0e-3
   warmup_epochs: {warmup}
 
 scoring:

@@ -209,7 +209,7 @@ _THRESHOLD = _row(
     title="threshold",
     check=_above(0),
     near=1.0,
-    suggested=(0.6, 1.0, 1.4),
+    suggested=(1.0,),
 )
 _TAU = _row(
     choices="taus",
@@ -304,7 +304,7 @@ class BlockSpec:
             short="mlp",
             check=_whole_width,
             branch="mlp",
-            suggested=(1, 2, 3),
+            suggested=(0, 1, 2),
         )
     )
     v_threshold: float = field(metadata=_THRESHOLD)
