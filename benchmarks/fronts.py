@@ -6,8 +6,8 @@
 For every seed, which changes splits, weights and searches, and every budget in microjoules per sample:
 
 - *searched*: the study is run; the most accurate trial within the budget is fine-tuned;
-- *random*, *uniform*: as many architectures of the same supernet, drawn at random, and those whose stages and blocks are
-  all alike; chosen and fine-tuned likewise;
+- *random*, *uniform*: as many architectures of the same supernet, drawn at random, and those whose stages and blocks
+  are all alike; chosen and fine-tuned likewise;
 - *--against FILE*: another study file (a space of version 1) on the same data, run, chosen and fine-tuned likewise;
 - *presets*: published networks, as wide as the budget allows, trained alone;
 - conventional networks (ResNets, inverted residuals, ViTs) of that energy, trained with the best of three learning
@@ -175,9 +175,7 @@ class Seed:
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         storage = f"sqlite:///{folder / 'spikesearch.db'}"
-        run_study(
-            config.model_copy(update={"seed": self.seed}), storage=storage, device=self.device, progress=False
-        )
+        run_study(config.model_copy(update={"seed": self.seed}), storage=storage, device=self.device, progress=False)
         return open_trained(config.name, storage=storage, device=self.device)
 
     def choices(self, session: Session) -> dict[str, list[TrialResult]]:

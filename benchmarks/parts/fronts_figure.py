@@ -9,7 +9,18 @@ import numpy as np
 from spikesearch.canvas import as_png, new_figure
 
 _OURS = "#dd6b20"
-_COLOURS = ("#1a1a1a", "#2b6cb0", "#2f855a", "#9f7aea", "#b7791f", "#0987a0", "#97266d", "#718096", "#e53e3e", "#38a169")
+_COLOURS = (
+    "#1a1a1a",
+    "#2b6cb0",
+    "#2f855a",
+    "#9f7aea",
+    "#b7791f",
+    "#0987a0",
+    "#97266d",
+    "#718096",
+    "#e53e3e",
+    "#38a169",
+)
 _MARKERS = "sD^vPX*<>hdp8H"
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from parts.baselines_networks import Family, patch_size
 from timm.models._efficientnet_blocks import InvertedResidual
 from timm.models.resnet import BasicBlock, ResNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from parts.baselines_networks import Family, patch_size
 from spikesearch.data import DataBundle
 
 VIT_DEPTH, VIT_HEADS, VIT_RATIO = 2, 2, 2

@@ -64,6 +64,14 @@ else:
 class SpaceConfig(_Lists):
     """The choices of the search space; see :class:`spikesearch.SearchSpace`."""
 
+    @field_validator(*LISTS, mode="before")
+    @classmethod
+    def _said(cls, choices: Any, info: ValidationInfo) -> Any:
+        gene = LISTS[str(info.field_name)]
+        if isinstance(choices, str) and gene.said(choices) != choices:
+            return [gene.said(choices)]
+        return [gene.said(value) for value in choices] if isinstance(choices, list | tuple) else choices
+
     @field_validator("stages")
     @classmethod
     def _alike(cls, stages: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:

@@ -133,7 +133,7 @@ def _space(facts: Inference) -> str:
         [
             "space:                      # the choices of every architecture\n",
             *lines,
-            "  stages:                   # each halves the resolution; qk and ssa are attention, an MLP ratio of 0 is no MLP\n",
+            "  stages:                   # each halves the resolution; qk and ssa are attention\n",
             *stages,
         ]
     )

@@ -21,6 +21,7 @@ from spikesearch.nn.lif import (
     NormedLIF,
     PlainLIF,
     StreamLIF,
+    start_of,
 )
 from spikesearch.nn.units import BlockPlace, Unit
 from spikesearch.space.residual import RESIDUALS
@@ -87,7 +88,7 @@ class PlainLayers:
         kind = nn.BatchNorm2d if unit.layer.op == "conv" else nn.BatchNorm1d
         norm = kind(unit.outputs * unit.layer.groups)
         if unit.spiking:
-            nn.init.constant_(norm.weight, unit.spec.v_threshold * unit.spec.tau / 2)
+            nn.init.constant_(norm.weight, unit.spec.v_threshold * start_of(unit.spec.tau) / 2)
         return norm
 
     def neurons(self, unit: Unit) -> nn.Module:

@@ -16,7 +16,7 @@ from spikesearch.errors import SpikesearchError
 from spikesearch.nn.elastic import ChannelStats, ElasticBatchNorm, ElasticLinear
 from spikesearch.nn.functional import classify, time_first
 from spikesearch.nn.layers import ElasticLayers, run
-from spikesearch.nn.lif import ElasticNormedLIF, ElasticStreamLIF, NormedLIF, StreamLIF
+from spikesearch.nn.lif import ElasticNormedLIF, ElasticStreamLIF, LearnedTau, NormedLIF, StreamLIF
 from spikesearch.nn.modules import Block, UnitModule
 from spikesearch.nn.network import Network, Spikformer
 from spikesearch.nn.units import stage_module
@@ -256,17 +256,19 @@ class Supernet(Network):
                 own = {"weight": module.sliced_weight(unit.inputs, unit.outputs), "bias": module.bias}
             state.update({f"{unit.name}.{key}": value for key, value in own.items()})
         for name, node in net.named_modules():
-            if isinstance(node, NormedLIF):
+            if isinstance(node, LearnedTau):
+                state[f"{name}.w"] = self.get_parameter(f"{name}.w")
+            elif isinstance(node, NormedLIF):
                 elastic = self.get_submodule(name)
                 assert isinstance(elastic, ElasticNormedLIF)
-                gain = elastic.gain(node.v_threshold, node.tau)
+                gain = elastic.gain(node.v_threshold, node.gene_tau)
                 frozen = None if stats is None else stats.get(f"{name}.bn")
                 own = elastic.bn.plain_state(node.bn.num_features, gain, frozen)
                 state.update({f"{name}.bn.{key}": value for key, value in own.items()})
             elif isinstance(node, StreamLIF):
                 elastic = self.get_submodule(name)
                 assert isinstance(elastic, ElasticStreamLIF)
-                state[f"{name}._extra_state"] = torch.tensor(elastic.threshold(node.gene, node.tau))
+                state[f"{name}._extra_state"] = torch.tensor(elastic.threshold(node.gene, node.gene_tau))
         net.load_state_dict(state)
         return net.to(next(self.parameters()).device).eval()
 

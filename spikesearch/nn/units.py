@@ -17,6 +17,7 @@ from spikesearch.extensions import MIXERS
 from spikesearch.nn.mlp import ChannelMLP
 from spikesearch.nn.plan import BranchPlan, Channels, Layer, Spec
 from spikesearch.space.architecture import STEM_DIVISOR, Architecture, BlockSpec, StemSpec
+from spikesearch.space.genes import LEARNED_TAU
 from spikesearch.space.residual import RESIDUALS
 
 Enters = Literal["pixels", "events", "spikes", "sums", "currents"]
@@ -127,10 +128,11 @@ class Unit:
 
     @property
     def parameters(self) -> int:
-        """Learnable values: weights, two per channel of a batch-norm, or the bias of the head."""
+        """Learnable values: weights, two per channel of a batch-norm, or the bias of the head; time constants."""
         inputs = 1 if self.layer.depthwise else self.inputs
         own = (inputs * self.layer.kernel + (1 if self.averages else 2)) * self.outputs * self.layer.groups
-        return own + (2 * self.inputs if self.normed else 0)
+        taus = (self.spiking + (self.fed_by is not None)) if self.spec.tau == LEARNED_TAU else 0
+        return own + (2 * self.inputs if self.normed else 0) + taus
 
 
 class BlockPlace(NamedTuple):
