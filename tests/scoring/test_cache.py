@@ -289,7 +289,7 @@ from spikesearch.study.assembly import new_supernet
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
-config = load_study_file(find_study_file("digits"))
+config = load_study_file(find_study_file("digits-spikformer"))
 data = load_data(config.data, seed=0)
 scorer = Scorer(new_supernet(config, data).eval(), data, config.scoring)
 memory = []
