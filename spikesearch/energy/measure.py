@@ -43,12 +43,14 @@ def measure_activity(net: nn.Module, *, differentiable: bool = False, detailed: 
 
     from spikesearch.nn.functional import AttentionProduct, Shortcut, TokenSum
     from spikesearch.nn.lif import StatelessNeuron
-    from spikesearch.nn.network import Network
+    from spikesearch.nn.network import Network, Spikformer
+    from spikesearch.nn.supernet import Supernet
 
     if not isinstance(net, Network):
         raise ValueError(f"`net` must be a Spikformer or a Supernet, but it is a {type(net).__name__}; unwrap it.")
     activity = Activity(detailed=detailed)
     if detailed:
+        assert isinstance(net, Spikformer | Supernet)
         activity.nbytes = sum(unit.nbytes for unit in net.units(net.arch))
     add_up = _differentiable_sum if differentiable else count
     last = _LastSpikes(add_up)

@@ -117,8 +117,7 @@ def _energy(energies: Sequence[EnergyReport]) -> list[str]:
         "## Energy",
         "",
         f"Counted operations of one sample at the activity measured on {first.n_images:,} samples, times the prices of "
-        f"`{first.hardware}`. Only the convention `memory` counts reads and writes: from packed into accesses to one value "
-        f"each.",
+        f"`{first.hardware}`. Only the convention `memory` counts reads and writes, from packed ones to single ones.",
         "",
         *markdown_table(header, rows),
         "",

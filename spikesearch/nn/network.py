@@ -43,7 +43,6 @@ class Network(nn.Module):
         stem_stride: Of the convolution of the stem ``conv``.
     """
 
-    arch: Architecture
     head: nn.Module
 
     def __init__(
