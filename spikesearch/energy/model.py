@@ -104,18 +104,18 @@ class EnergyModel:
         Raises:
             ValueError: As :meth:`report`.
         """
-        layers = self._lines(activity)
+        layers, prices = self._lines(activity), self._prices
         total = sum(layer.energy_uJ for layer in layers)
         banded = any(layer.unpacked_uJ is not None for layer in layers)
         once = None
-        if activity.static and not banded and self.mac_pj is not None and activity.time_steps:
-            images = {name for name, layer in activity.layers.items() if layer.enters == "pixels"}
+        images = {name for name, layer in activity.layers.items() if layer.enters == "pixels"}
+        if images and not banded and self.mac_pj is not None:
             first = sum(layer.macs for layer in layers if layer.name in images)
             once = total - first * (1 - 1 / activity.time_steps) * self.mac_pj * 1e-6
         return EnergyReport(
             convention=self.convention,
-            mac_pj=self.mac_pj,
-            ac_pj=self.ac_pj,
+            mac_pj=prices.memory.mac_pj if banded and prices.memory is not None else self.mac_pj,
+            ac_pj=prices.memory.add_pj if banded and prices.memory is not None else self.ac_pj,
             time_steps=activity.time_steps,
             n_images=activity.n_images,
             mean_firing_rate=activity.mean_firing_rate,
@@ -123,7 +123,7 @@ class EnergyModel:
             first_layer_once_uJ=once,
             hardware=self.hardware.name,
             prices=self.prices(),
-            comparison=compare(activity, self._prices),
+            comparison=compare(activity, prices),
             unknown=tuple(activity.unknown),
         )
 

@@ -39,7 +39,7 @@ _FREE = (
     *(layer.Dropout, layer.Dropout2d),
 )
 _FACTORS = {"mm": (0, 1), "bmm": (0, 1), "addmm": (1, 2), "baddbmm": (1, 2)}  # of torch's products, by position
-_OPAQUE = ("convolution", "_scaled_dot_product", "_native_multi_head_attention", "_transformer")
+_OPAQUE = ("conv", "linear", "_scaled_dot_product", "multi_head_attention", "transformer")
 
 
 @contextmanager
@@ -170,7 +170,7 @@ class _Recorder(TorchDispatchMode):
             if operation in _FACTORS:
                 first, second = _FACTORS[operation]
                 self._product(args[first].detach(), args[second].detach(), out)
-            elif operation.startswith(_OPAQUE):
+            elif any(word in operation for word in _OPAQUE):
                 what = f"{operation}: a torch operation outside of layers that are known"
                 if what not in self._activity.unknown:
                     self._activity.unknown.append(what)
