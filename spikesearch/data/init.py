@@ -205,7 +205,7 @@ train:
 
 scoring:
   calibration_images: {calibration}
-  convention: spikformer    # or strict
+  convention: spikformer    # or strict, or memory, which counts reads and writes
 
 search:
   n_trials: 100

@@ -144,8 +144,7 @@ class Supernet(Network):
         Raises:
             SpikesearchError: Outside a ``with supernet.subnet(arch)`` block.
         """
-        arch = self._chosen()
-        return self.classify(self.stream(x, arch))
+        return self.classify(self.stream(x, self.arch))
 
     def segments(self, arch: Architecture) -> tuple[Segment, ...]:
         """Return the parts that :meth:`forward` runs one behind the other in front of the head.
@@ -178,7 +177,7 @@ class Supernet(Network):
 
     def classify(self, x_seq: Tensor) -> Tensor:
         """Return the logits ``[N, classes]`` of the state ``[T, N, tokens, D]`` behind the last stage."""
-        return classify(self.features(x_seq, self._chosen()), lambda x: run(self.head, x, self.num_classes))
+        return classify(self.features(x_seq, self.arch), lambda x: run(self.head, x, self.num_classes))
 
     @torch.no_grad()
     def calibrate(self, arch: Architecture, images: Tensor) -> dict[str, ChannelStats]:
@@ -280,7 +279,13 @@ class Supernet(Network):
         """Return the names of the parameters that timm's optimisers must not decay: the log-gains."""
         return {name for name, _ in self.named_parameters() if name.endswith("log_gain")}
 
-    def _chosen(self) -> Architecture:
+    @property
+    def arch(self) -> Architecture:
+        """The architecture that is chosen.
+
+        Raises:
+            SpikesearchError: Outside a ``with supernet.subnet(arch)`` block.
+        """
         if self._arch is None:
             raise SpikesearchError("Choose an architecture first: `with supernet.subnet(arch): supernet(x)`.")
         return self._arch

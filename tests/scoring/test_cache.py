@@ -95,12 +95,12 @@ def family(seed, count):
     return archs
 
 
-@pytest.mark.parametrize("convention", ["spikformer", "strict"])
+@pytest.mark.parametrize("convention", ["memory", "spikformer", "strict"])
 def test_scores_of_images_are_those_of_the_definition(images, convention):
     check_scores(images, convention)
 
 
-@pytest.mark.parametrize("convention", ["spikformer", "strict"])
+@pytest.mark.parametrize("convention", ["memory", "spikformer", "strict"])
 def test_scores_of_events_are_those_of_the_definition(events, convention):
     check_scores(events, convention)
 
