@@ -72,7 +72,7 @@ def test_a_spikformer_seen_from_outside_costs_the_same_where_both_see_it() -> No
     net, x = network(residual="membrane"), torch.randn(4, 1, 8, 8)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            nn.init.normal_(module.bias, mean=0.7)
+            nn.init.normal_(module.bias, mean=1.5)
     with torch.no_grad(), measure_other(net) as activity:
         net(x)
     for convention in ("spikformer", "memory"):
