@@ -27,6 +27,7 @@ EVERYTHING = ".[test,grpc,nir,onnx,plots,postgres]"
 BENCHMARKS = (
     "ablations",
     "baselines",
+    "conventions",
     "cost",
     "digits",
     "fidelity",

@@ -56,7 +56,8 @@ def measure_activity(net: nn.Module, *, differentiable: bool = False, detailed: 
     last = _LastSpikes(add_up)
     units = net.units()
     handles = [net.register_forward_pre_hook(_samples_hook(activity))]
-    handles.append(net.head_lif.register_forward_hook(_average_hook(activity, units[-1])))
+    head = next(unit for unit in units if unit.averages)
+    handles.append(net.head_lif.register_forward_hook(_average_hook(activity, head)))
     for unit in units:
         handles.append(net.get_submodule(unit.weights).register_forward_hook(_layer_hook(activity, unit, last)))
     neurons = {name: unit for unit in units for name in (unit.neurons, unit.fed_by) if name}
