@@ -220,7 +220,7 @@ def test_images_that_are_too_small_are_refused() -> None:
         preset.check_image_size(28)
     presets.get("ms-resnet18", stem_stride=2).check_image_size(28)
     presets.get("spikformer-4-384").check_image_size(8)
-    with pytest.raises(SpaceError, match="stage 0 would have one position. Give a `stem_stride` below 4, or take"):
+    with pytest.raises(SpaceError, match=r"stage 0 would have one position\. Give a `stem_stride` below 4, or take"):
         preset.check_image_size(4)
 
 
