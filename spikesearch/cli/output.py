@@ -153,11 +153,11 @@ def print_retraining(retraining: Retraining, chosen: Format) -> None:
 
 
 def _retraining_table(retraining: Retraining) -> None:
-    print(f"Network in {retraining.folder}")
+    print(f"{'Network' if retraining.preset is None else f'Preset {retraining.preset}'} in {retraining.folder}")
     rows = [
         (
             row.role,
-            row.trial,
+            "-" if row.trial is None else row.trial,
             f"{100 * row.search_accuracy:.2f}",
             f"{100 * row.test_accuracy:.2f}",
             f"{row.energy_uJ:.4g}",

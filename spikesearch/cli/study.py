@@ -32,6 +32,15 @@ from spikesearch.cli.recipe import (
     run_recipes,
     show_recipes,
 )
+from spikesearch.cli.space import (
+    DepthsOption,
+    EmbedDimOption,
+    NumHeadsOption,
+    PresetOption,
+    StemStrideOption,
+    TimeStepsOption,
+    chosen_preset,
+)
 from spikesearch.errors import StudyError
 
 app = typer.Typer(help="Create, run and read studies.", no_args_is_help=True, rich_markup_mode=None)
@@ -144,11 +153,19 @@ def init(
     kind: Annotated[
         str | None, typer.Option(help="Kind of data (`spikesearch data list`); else it is recognised.")
     ] = None,
+    preset: PresetOption = None,
+    embed_dim: EmbedDimOption = None,
+    depths: DepthsOption = None,
+    time_steps: TimeStepsOption = None,
+    num_heads: NumHeadsOption = None,
+    stem_stride: StemStrideOption = None,
 ) -> None:
-    """Write a working study file for a folder of data."""
+    """Write a working study file for a folder of data; with --preset, of a space that contains the preset."""
     from spikesearch.data import init_study_file
 
-    print(init_study_file(folder, output, kind))
+    sizes = {"embed_dim": embed_dim, "depths": depths, "time_steps": time_steps, "num_heads": num_heads}
+    published = chosen_preset(preset, stem_stride=stem_stride, **sizes)
+    print(init_study_file(folder, output, kind, preset=published))
 
 
 @app.command(name="list")

@@ -19,6 +19,15 @@ from spikesearch.cli.output import (
     print_retraining,
 )
 from spikesearch.cli.recipe import SourceOption
+from spikesearch.cli.space import (
+    DepthsOption,
+    EmbedDimOption,
+    NumHeadsOption,
+    PresetOption,
+    StemStrideOption,
+    TimeStepsOption,
+    chosen_preset,
+)
 from spikesearch.cli.study import NameArgument, before_command
 from spikesearch.extensions import EXPORT_FORMATS
 
@@ -81,6 +90,12 @@ def retrain(
     name: NameArgument,
     storage: StorageOption = None,
     trial: TrialOption = None,
+    preset: PresetOption = None,
+    embed_dim: EmbedDimOption = None,
+    depths: DepthsOption = None,
+    time_steps: TimeStepsOption = None,
+    num_heads: NumHeadsOption = None,
+    stem_stride: StemStrideOption = None,
     source: SourceOption = None,
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the training split; by default train.epochs of the study file.")
@@ -101,14 +116,23 @@ def retrain(
     device: DeviceOption = "cpu",
     chosen: FormatOption = Format.table,
 ) -> None:
-    """Train a trial's network by itself, or what is left of that, and compare it on the test split; done once."""
-    from spikesearch.study.session import open_trained
+    """Train a trial's network, or a preset, by itself, or what is left of that, and compare it on the test split."""
+    from spikesearch.study.resolve import find
+    from spikesearch.study.session import open_session, open_trained
     from spikesearch.subnet.retrain import retrain_subnet
 
-    trained = open_trained(name, storage=storage, run_dir=run_dir, device=device)
+    sizes = {"embed_dim": embed_dim, "depths": depths, "time_steps": time_steps, "num_heads": num_heads}
+    published = chosen_preset(preset, stem_stride=stem_stride, **sizes)
+    if published is not None and (trial is not None or (source is not None and source.value == "inherited")):
+        raise typer.BadParameter("--preset begins with weights of its own; leave out --trial and --from.")
+    if published is None:
+        session = open_trained(name, storage=storage, run_dir=run_dir, device=device)
+    else:  # which needs no supernet
+        session = open_session(find(name, storage), run_dir=run_dir, device=device)
     retraining = retrain_subnet(
-        trained,
+        session,
         trial,
+        preset=published,
         source=None if source is None else source.value,
         epochs=epochs,
         energy_weight=energy_weight,
@@ -146,8 +170,9 @@ def export(
     device: DeviceOption = "cpu",
 ) -> None:
     """Write a network for other tools, with a model card, checked on real images; print the folder."""
-    from spikesearch.study.session import open_trained
+    from spikesearch.study.session import open_study, open_trained
     from spikesearch.subnet.export import export_subnet
 
-    trained = open_trained(name, storage=storage, run_dir=run_dir, device=device)
-    print(export_subnet(trained, trial, to=to, output=output, network=network, opset=opset))
+    opened = open_trained if network is None else open_study  # a preset needs no supernet
+    session = opened(name, storage=storage, run_dir=run_dir, device=device)
+    print(export_subnet(session, trial, to=to, output=output, network=network, opset=opset))

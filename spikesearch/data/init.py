@@ -16,6 +16,7 @@ from spikesearch.data.splits import split_indices
 from spikesearch.errors import ConfigError, DataError, DataNotFoundError, did_you_mean
 from spikesearch.io import atomic_write_text, user_path
 from spikesearch.space.genes import LISTS
+from spikesearch.space.presets import Preset
 
 UPDATES = 1500  # steps of training that a first study takes
 SMALL_IMAGE = 36  # pixels, each way, of what narrow networks can tell apart
@@ -23,13 +24,17 @@ THREE_STAGES = 12  # pixels, from which on an image is halved twice
 SEARCH_IMAGES = 5000  # more make every trial slower, and its accuracy hardly sharper
 
 
-def init_study_file(folder: Path | str, output: Path | str, kind: str | None = None) -> Path:
+def init_study_file(
+    folder: Path | str, output: Path | str, kind: str | None = None, *, preset: Preset | None = None
+) -> Path:
     """Look at a folder of data and write a commented study file for it.
 
     Args:
         folder: The data.
         output: The file to write; an existing one is refused.
         kind: Which kind of data to read it as; ``None`` takes the only one that recognises it.
+        preset: A network that the space shall contain, with its model settings; its other choices are smaller, see
+            :meth:`~spikesearch.space.presets.Preset.space`.
 
     Returns:
         ``output``.
@@ -37,7 +42,8 @@ def init_study_file(folder: Path | str, output: Path | str, kind: str | None = N
     Raises:
         DataNotFoundError: If ``folder`` does not exist.
         DataError: If it holds nothing that can be used.
-        ConfigError: If ``output`` exists.
+        ConfigError: If ``output`` exists, or the preset has more time steps than the data have frames.
+        SpaceError: If the preset does not fit the images.
         StorageError: If ``output`` cannot be written.
     """
     folder, output = user_path(folder, "The folder", DataError), user_path(output, "`output`")
@@ -51,7 +57,14 @@ def init_study_file(folder: Path | str, output: Path | str, kind: str | None = N
         split_indices(facts.labels, SplitConfig(), seed=0, defined_test=facts.test, class_names=facts.class_names)
     except DataError as error:
         raise DataError(f"{folder}: {error}") from None
-    text = _render(folder, output, name, facts)
+    if preset is not None:
+        preset.check_image_size(facts.size)
+        if facts.frames is not None and preset.arch.time_steps > facts.frames:
+            raise ConfigError(
+                f"The preset {preset.name!r} has {preset.arch.time_steps} time steps, but the data would have "
+                f"{facts.frames} frames; give --time-steps {facts.frames} or fewer."
+            )
+    text = _render(folder, output, name, facts, preset)
     StudyConfig.from_dict(yaml.safe_load(text), where=str(output))
     atomic_write_text(output, text)
     return output
@@ -88,7 +101,7 @@ def infer(folder: Path, kind: str | None = None) -> tuple[str, Inference]:
     )
 
 
-def _render(folder: Path, output: Path, kind: str, facts: Inference) -> str:
+def _render(folder: Path, output: Path, kind: str, facts: Inference, preset: Preset | None) -> str:
     train = min(max(0.75, 1 - SEARCH_IMAGES / facts.count), 0.99) if facts.test is not None else 0.6
     batch_size = 128 if facts.count >= 2000 else max(2, min(32, int(facts.count * train)))
     steps = max(1, int(facts.count * train) // batch_size)
@@ -102,7 +115,9 @@ def _render(folder: Path, output: Path, kind: str, facts: Inference) -> str:
         "keys": "".join(_line(*line) for line in facts.keys),
         "splits": _splits(facts, train),
         "augment": _augment(facts),
-        "space": _space(facts),
+        "space": _space(facts) if preset is None else _space_around(preset),
+        "model": _MODEL if preset is None else "".join(_line(key, value, "") for key, value in preset.model.items()),
+        "lr": "5.0e-3" if preset is None else "2.0e-3",  # attention blocks bear less
         "epochs": _line("epochs", epochs, f"{epochs * steps} steps; more make it slower and better"),
         "warmup": 2 if epochs >= 10 else 1,
         "batch_size": batch_size,
@@ -139,6 +154,18 @@ def _space(facts: Inference) -> str:
     )
 
 
+def _space_around(preset: Preset) -> str:
+    space: dict[str, Any] = preset.space().to_dict()
+    stages = "".join(f"    - {_text(stage)}\n" for stage in space.pop("stages", []))
+    return "".join(
+        [
+            f"space:                      # contains {preset.name} ({preset.paper}); its other choices are smaller\n",
+            *(_line(name, choices, "") for name, choices in space.items()),
+            *(["  stages:\n", stages] if stages else []),
+        ]
+    )
+
+
 def _augment(facts: Inference) -> str:
     if not facts.augment:
         return ""
@@ -168,7 +195,9 @@ def _line(key: str, value: object, comment: str, indent: int = 2) -> str:
 def _text(value: object) -> str:
     """Return a value as it is written in YAML, in one line; text that some reader takes for a number is quoted."""
     quoted = isinstance(value, str) and re.match(r"[-+.]?\d", value) is not None
-    text = yaml.safe_dump(value, default_flow_style=True, default_style="'" if quoted else None, width=1e9)
+    text = yaml.safe_dump(
+        value, sort_keys=False, default_flow_style=True, default_style="'" if quoted else None, width=1e9
+    )
     return text.removesuffix("\n").removesuffix("\n...")
 
 
@@ -184,6 +213,9 @@ def _relative(folder: Path, base: Path) -> str:
     return path
 
 
+_MODEL = """  stem: conv                # one convolution; its stride follows from the size of the images
+  residual: normed          # or add, as published for Spikformer; see docs/space.md
+"""
 _TEMPLATE = """# A study of {folder}: {comment}.
 # Written by `spikesearch study init`; every key may be changed, `spikesearch data check` looks at the data.
 
@@ -195,12 +227,10 @@ data:
 {path}{keys}{splits}{augment}
 {space}
 model:
-  stem: conv                # one convolution; its stride follows from the size of the images
-  residual: normed          # or add, as published for Spikformer; see docs/space.md
-
+{model}
 train:
 {epochs}  batch_size: {batch_size}
-  lr: 5.0e-3
+  lr: {lr}
   warmup_epochs: {warmup}
 
 scoring:

@@ -1,4 +1,4 @@
-"""Training a trial's network by itself: from inherited weights or from scratch, once, with a comparison at the end."""
+"""Training a network by itself, that of a trial or a preset: once, with a comparison at the end."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from spikesearch.config import TrainConfig
     from spikesearch.nn import Spikformer
     from spikesearch.space import Architecture
+    from spikesearch.space.presets import Preset
     from spikesearch.train.network import Source
 
 _log = logging.getLogger(__name__)
@@ -36,8 +37,9 @@ class Row:
     """One network of the comparison.
 
     Args:
-        role: ``inherited``, ``retrained``, ``largest`` (with inherited weights) or ``largest, retrained``.
-        trial: Number of its trial.
+        role: ``inherited``, ``retrained``, ``largest`` (with inherited weights) or ``largest, retrained``; beside a
+            preset also ``recommended`` (with inherited weights).
+        trial: Number of its trial; ``None`` for a preset.
         search_accuracy: On the search split, as a fraction.
         test_accuracy: On the test split, as a fraction.
         energy_uJ: Microjoules per sample on the search split, under the study's convention.
@@ -45,7 +47,7 @@ class Row:
     """
 
     role: str
-    trial: int
+    trial: int | None
     search_accuracy: float
     test_accuracy: float
     energy_uJ: float  # noqa: N815 - the unit
@@ -63,6 +65,7 @@ class Retraining:
         recipe: The keys of the recipe that differ from their default.
         convention: Energy convention of every energy.
         rows: The networks.
+        preset: Name of the preset; ``None`` for the network of a trial.
     """
 
     study: str
@@ -71,6 +74,7 @@ class Retraining:
     recipe: dict[str, Any]
     convention: str
     rows: tuple[Row, ...]
+    preset: str | None = None
 
     @property
     def retrained(self) -> Row:
@@ -81,6 +85,7 @@ class Retraining:
         """Return plain JSON types."""
         return {
             "study": self.study,
+            **({} if self.preset is None else {"preset": self.preset}),
             "folder": str(self.folder),
             "from": self.source,
             "recipe": self.recipe,
@@ -93,6 +98,7 @@ def retrain_subnet(
     session: Session,
     number: int | None = None,
     *,
+    preset: Preset | None = None,
     source: Source | None = None,
     epochs: int | None = None,
     energy_weight: float | None = None,
@@ -102,16 +108,18 @@ def retrain_subnet(
     output: Path | None = None,
     progress: bool = True,
 ) -> Retraining:
-    """Train a trial's network by itself, measure it on the test split, and compare it; never done twice.
+    """Train a trial's network, or a preset, by itself, measure it on the test split, and compare it; never done twice.
 
-    The network is kept in ``retrained/`` of the study's folder and its scores as an attribute of the study. Training
-    that was stopped goes on. At its end the batch-norm statistics are calibrated as those of a subnet are.
+    A preset begins with weights of its own, so that the study need not have a supernet yet. The network is kept in
+    ``retrained/`` of the study's folder and its scores as an attribute of the study. Training that was stopped goes on.
+    At its end the batch-norm statistics are calibrated as those of a subnet are.
 
     Args:
         session: The study.
         number: Number of a COMPLETE trial; ``None`` for the recommended one.
+        preset: To be trained instead, on the study's data and as its study file says.
         source: Begin with ``inherited`` weights or from ``scratch``; ``None`` for what the recipe was found for, else
-            inherited.
+            inherited. Presets have none to inherit.
         epochs: Instead of the recipe's.
         energy_weight: Instead of the recipe's; see :class:`~spikesearch.config.TrainConfig`.
         recipe: Instead of the study file's ``train`` section, whose ``strategy``, ``random_subnets`` and
@@ -124,6 +132,7 @@ def retrain_subnet(
 
     Raises:
         StudyError: If there is no such trial, ``epochs`` is below 1, or ``energy_weight`` below 0.
+        SpaceError: If the preset does not fit the images.
         TrainingError: If the training diverges.
         StudyNotFoundError: If the study is deleted meanwhile.
         ExportError: If ``output`` holds something else.
@@ -132,14 +141,20 @@ def retrain_subnet(
     """
     if source is not None and source not in _NAMES:
         raise StudyError(f"`source` must be 'inherited' or 'scratch', but got {source!r}.")
+    if preset is not None:
+        if number is not None or source == "inherited":
+            raise StudyError("A preset has no trial and no weights to inherit; leave out `number` and `source`.")
+        source = "scratch"
+        preset.check_image_size(session.data.image_size)
     if output is not None:
         output = user_path(output, "`output`")
     config = session.config.train if recipe is None else recipe
     with session.expected():
-        trial = find_trial(session.study, number)
+        trial = find_trial(session.study, number) if preset is None else None
+        subject = _Subject.of(trial, preset)
         if recipe_from is not None:
             config, about = best_recipe(recipe_from, config, storage=session.store.storage)
-            if (about.architecture, about.source) != (trial.architecture, source or about.source):
+            if (about.architecture, about.source) != (subject.arch, source or about.source):
                 _log.warning("The recipe of study %r was found for another architecture or start.", recipe_from)
             source = source or about.source
         if epochs is not None:
@@ -153,9 +168,9 @@ def retrain_subnet(
         seed = session.config.seed if seed is None else seed
         training = _Training(session, source or "inherited", config, seed)
         if output is not None:
-            training.check_output(trial, output)  # before hours of training
-        stored = training.result(trial, progress=progress)
-        folder = training.folder(trial)
+            training.check_output(subject, output)  # before hours of training
+        stored = training.result(subject, progress=progress)
+        folder = training.folder(subject)
         if output is not None:
             _copy(folder, output)
         return Retraining(
@@ -165,38 +180,61 @@ def retrain_subnet(
             recipe=dict(stored["recipe"]),
             convention=session.config.scoring.convention,
             rows=tuple(_rows(training, trial, stored)),
+            preset=None if preset is None else preset.name,
         )
 
 
 @dataclass(frozen=True)
+class _Subject:
+    """What is trained: an architecture, and what it is called."""
+
+    arch: Architecture
+    title: str
+    name: str  # of its folder
+    trial: int | None = None
+    preset: Preset | None = None
+
+    @classmethod
+    def of(cls, trial: TrialResult | None, preset: Preset | None) -> _Subject:
+        if preset is not None:
+            return cls(preset.arch, f"preset {preset.name}", preset.name, preset=preset)
+        assert trial is not None
+        return cls(trial.architecture, f"trial {trial.number}", str(trial.number), trial.number)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What its weights depend on beside the architecture; the model of a trial's network is the study's."""
+        return {} if self.preset is None else {"preset": self.preset.name, "model": dict(self.preset.model)}
+
+
+@dataclass(frozen=True)
 class _Training:
-    """One way to train any architecture of the study by itself."""
+    """One way to train networks by themselves."""
 
     session: Session
     source: Source
     config: TrainConfig
     seed: int
 
-    def key(self, arch: Architecture) -> str:
+    def key(self, subject: _Subject) -> str:
         """Everything that the weights depend on, in 12 digits."""
-        facts = self._own_facts(arch)
+        facts = self._own_facts(subject)
         if self.source == "inherited":
             facts["supernet"] = self.session.supernet_hash
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
-    def attr(self, arch: Architecture) -> str:
-        return f"{RETRAINED_PREFIX}{self.key(arch)}"
+    def attr(self, subject: _Subject) -> str:
+        return f"{RETRAINED_PREFIX}{self.key(subject)}"
 
-    def folder(self, trial: TrialResult) -> Path:
-        name = f"{trial.number}-{self.source}-{self.key(trial.architecture)}"
-        return self.session.folder / FOLDER / name
+    def folder(self, subject: _Subject) -> Path:
+        return self.session.folder / FOLDER / f"{subject.name}-{self.source}-{self.key(subject)}"
 
-    def known(self, arch: Architecture) -> dict[str, Any] | None:
+    def known(self, subject: _Subject) -> dict[str, Any] | None:
         """Return the scores of an earlier call, if there was one."""
-        stored = self.session.study.user_attrs.get(self.attr(arch))
+        stored = self.session.study.user_attrs.get(self.attr(subject))
         return dict(stored) if stored is not None else None
 
-    def check_output(self, trial: TrialResult, output: Path) -> None:
+    def check_output(self, subject: _Subject, output: Path) -> None:
         """Make sure that a folder holds nothing, or the network that this training makes.
 
         Raises:
@@ -207,13 +245,13 @@ class _Training:
         there = network_in(output)
         if there is None:
             return
-        own = self._own_facts(trial.architecture)
+        own = self._own_facts(subject)
         retrained = there.get("retrained")
         known = {key: retrained.get(key) for key in own} if isinstance(retrained, dict) else {}
         coming = {
             "files": sorted((FACTS, WEIGHTS)),
-            "architecture": trial.architecture.to_dict(),
-            "model": settings(self.session.scorer().extract(trial.architecture)),
+            "architecture": subject.arch.to_dict(),
+            "model": settings(self._like(subject)),
             "data_fingerprint": self.session.data.fingerprint,
             "retrained": retrained if known == own else own,
         }
@@ -221,34 +259,33 @@ class _Training:
             coming["supernet_hash"] = self.session.supernet_hash
         refuse_other(output, coming, coming.keys() - {"files"})
 
-    def _own_facts(self, arch: Architecture) -> dict[str, Any]:
+    def _own_facts(self, subject: _Subject) -> dict[str, Any]:
         from spikesearch.train.network import applicable_recipe
 
         recipe = dict(applicable_recipe(self.config))
-        return {"arch": arch.key, "from": self.source, "recipe": recipe, "seed": self.seed}
+        return {"arch": subject.arch.key, **subject.facts, "from": self.source, "recipe": recipe, "seed": self.seed}
 
-    def result(self, trial: TrialResult, *, progress: bool) -> dict[str, Any]:
+    def result(self, subject: _Subject, *, progress: bool) -> dict[str, Any]:
         """Return the scores of the trained network; train it if that has not been done."""
-        arch = trial.architecture
-        with self._alone(arch):
-            facts = self._kept(trial)
+        with self._alone(subject):
+            facts = self._kept(subject)
             if facts is None:
-                facts = self._train(trial, progress=progress)
+                facts = self._train(subject, progress=progress)
             stored: dict[str, Any] = facts["retrained"]
-            if self.known(arch) != stored:
-                self.session.study.set_user_attr(self.attr(arch), stored)
+            if self.known(subject) != stored:
+                self.session.study.set_user_attr(self.attr(subject), stored)
         return stored
 
-    def _alone(self, arch: Architecture) -> AbstractContextManager[object]:
+    def _alone(self, subject: _Subject) -> AbstractContextManager[object]:
         name = self.session.name
-        return self.session.lock(f"retrain-{self.key(arch)}").wait(
+        return self.session.lock(f"retrain-{self.key(subject)}").wait(
             lambda: _log.warning("Waiting: another process trains this network of study %r.", name)
         )
 
-    def _kept(self, trial: TrialResult) -> dict[str, Any] | None:
+    def _kept(self, subject: _Subject) -> dict[str, Any] | None:
         from spikesearch.export.folder import load_network, read_facts
 
-        folder = self.folder(trial)
+        folder = self.folder(subject)
         if not folder.exists():
             return None
         try:
@@ -258,38 +295,40 @@ class _Training:
             raise CheckpointError(f"{reason}. Delete {folder} to train that network again.") from None
         return read_facts(folder)
 
-    def _train(self, trial: TrialResult, *, progress: bool) -> dict[str, Any]:
+    def _train(self, subject: _Subject, *, progress: bool) -> dict[str, Any]:
+        import torch
+
         from spikesearch.energy import energy_model
         from spikesearch.export.folder import save_network
         from spikesearch.scoring.calibration import calibration_images
         from spikesearch.scoring.network import calibrate_network, score_network
         from spikesearch.train.network import train_network
 
-        session, arch = self.session, trial.architecture
-        scoring, device = session.config.scoring, session.scorer().device
-        _log.info("Training the network of trial %d, from %s weights.", trial.number, _NAMES[self.source])
-        folder = self.folder(trial)
+        session = self.session
+        scoring, device = session.config.scoring, torch.device(session.device)
+        _log.info("Training the network of %s, from %s weights.", subject.title, _NAMES[self.source])
+        folder = self.folder(subject)
         trained = train_network(
-            self._start(arch),
+            self._start(subject),
             session.data,
             self.config,
             seed=self.seed,
             folder=folder.with_name(f"{folder.name}.checkpoints"),
-            title=f"Trial {trial.number}",
+            title=subject.title.capitalize(),
             energy_model=energy_model(scoring),
             device=device,
             progress=progress,
         )
         calibrate_network(trained.net, calibration_images(session.data, scoring).to(device))
         retrained: dict[str, Any] = {
-            **self._own_facts(arch),
+            **self._own_facts(subject),
             "search": score_network(trained.net, session.data, scoring, "search").to_dict(),
             "test": score_network(trained.net, session.data, scoring, "test").to_dict(),
         }
         facts: dict[str, Any] = {
             "class_names": list(session.data.class_names),
             "study": session.name,
-            "trial": trial.number,
+            **({"trial": subject.trial} if subject.preset is None else {"preset": subject.preset.name}),
             "accuracy": retrained["search"]["accuracy"],
             "test_accuracy": retrained["test"]["accuracy"],
             "energy_uJ": retrained["search"]["energy_uJ"],
@@ -305,23 +344,43 @@ class _Training:
         trained.checkpoints.delete()
         return facts
 
-    def _start(self, arch: Architecture) -> Spikformer:
+    def _start(self, subject: _Subject) -> Spikformer:
         from spikesearch.train.network import fresh_network
 
-        inherited = self.session.scorer().extract(arch)
-        return inherited if self.source == "inherited" else fresh_network(inherited, self.seed)
+        like = self._like(subject)
+        return like if self.source == "inherited" else fresh_network(like, self.seed)
+
+    def _like(self, subject: _Subject) -> Spikformer:
+        """Return the network with inherited weights; of a preset, with any."""
+        from spikesearch.nn import Spikformer
+
+        if subject.preset is None:
+            return self.session.scorer().extract(subject.arch)
+        data = self.session.data
+        return Spikformer(
+            subject.arch,
+            in_channels=data.in_channels,
+            image_size=data.image_size,
+            num_classes=data.num_classes,
+            **subject.preset.model,
+        )
 
 
 _NAMES = {"inherited": "inherited", "scratch": "new"}
 
 
-def _rows(training: _Training, trial: TrialResult, stored: Mapping[str, Any]) -> list[Row]:
+def _rows(training: _Training, trial: TrialResult | None, stored: Mapping[str, Any]) -> list[Row]:
     session = training.session
-    reference = session.results().reference
+    results = session.results()
+    reference = results.reference
+    if trial is None:  # beside a preset, what has been scored on the test split: the study may have no supernet
+        finalists = (("recommended", results.recommended), ("largest", reference))
+        others = [_inherited(session, role, other) for role, other in finalists if other is not None and other.test]
+        return [_row("retrained", None, stored), *others]
     rows = [_inherited(session, "inherited", trial), _row("retrained", trial.number, stored)]
     if reference is not None and reference.architecture != trial.architecture:
         rows.append(_inherited(session, "largest", reference))
-        known = training.known(reference.architecture)
+        known = training.known(_Subject.of(reference, None))
         if known is not None:
             rows.append(_row("largest, retrained", reference.number, known))
     return rows
@@ -332,7 +391,7 @@ def _inherited(session: Session, role: str, trial: TrialResult) -> Row:
     return Row(role, trial.number, trial.accuracy, test["accuracy"], trial.energy_uJ, test["params"])
 
 
-def _row(role: str, number: int, stored: Mapping[str, Any]) -> Row:
+def _row(role: str, number: int | None, stored: Mapping[str, Any]) -> Row:
     search = stored["search"]
     return Row(role, number, search["accuracy"], stored["test"]["accuracy"], search["energy_uJ"], search["params"])
 
