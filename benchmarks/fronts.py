@@ -23,8 +23,9 @@ interruption. Figures over seeds are means with a 95 % interval (Student's t).
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -40,13 +41,13 @@ from parts.harness import Report, interval, kept, parser, shown, study_file
 from parts.rivals import rivals
 
 from spikesearch.config import StudyConfig, TrainConfig
-from spikesearch.energy import energy_model
+from spikesearch.energy import EnergyModel, energy_model
 from spikesearch.errors import SpaceError
 from spikesearch.io import atomic_write_bytes
 from spikesearch.nn import Spikformer, count_parameters
 from spikesearch.scoring.calibration import calibration_images
 from spikesearch.scoring.network import calibrate_network, score_network
-from spikesearch.space import Architecture, SearchSpace
+from spikesearch.space import Architecture, SearchSpace, presets
 from spikesearch.study.results import TrialResult
 from spikesearch.study.run import run_study
 from spikesearch.study.session import Session, open_trained
@@ -56,6 +57,8 @@ from spikesearch.train.supernet import supernet_facts
 
 CONVENTIONS = ("spikformer", "strict")
 LEARNING_RATES = (1.0, 0.3, 0.1)  # of the recipe's, for conventional networks
+RATE = 0.12  # spikes per neuron and time step that are expected of a preset
+WIDTHS = (8, 16, 24, 32, 48, 64, 80, 96, 128, 160, 192, 256)  # of presets
 ARMS = ("searched", "random", "uniform", "against", "presets", "conventional")
 
 Row = dict[str, Any]
@@ -150,9 +153,9 @@ class Seed:
             networks["version 1"] = self.tuned(against, "against", list(against.results().trials))
             self.show("version 1", networks["version 1"])
         if "presets" in self.arms:
-            for name, arch in presets(self.config):
-                networks[name] = self.alone(session, name, arch)
-                self.show(name, networks[name])
+            for family, name in published().items():
+                networks[family] = self.alone(session, name)
+                self.show(family, networks[family])
         if "conventional" in self.arms:
             for family in rivals(session.data):
                 networks[family.name] = {
@@ -247,12 +250,12 @@ class Seed:
         training.checkpoints.delete()
         return row
 
-    def alone(self, session: Session, name: str, build: Callable[[int], Spikformer]) -> dict[str, Row]:
+    def alone(self, session: Session, name: str) -> dict[str, Row]:
         """Train a published network alone, as wide as each budget allows."""
         recipe = self.long_recipe()
         rows: dict[str, Row] = {}
         for budget in self.budgets:
-            net = nearest_width(build, budget, session)
+            net = within(name, budget, session)
             if net is None:
                 continue
             key = f"{name}-{net.arch.key}"
@@ -321,12 +324,49 @@ def uniform(space: SearchSpace) -> Iterator[Architecture]:
     yield from yielded
 
 
-def presets(config: StudyConfig) -> Iterable[tuple[str, Callable[[int], Spikformer]]]:
-    return ()
+def published() -> dict[str, str]:
+    """Return the first preset of every family, by the family's name."""
+    families: dict[str, str] = {}
+    for name in presets.names():
+        families.setdefault(re.sub(r"(-\d+-\d+|\d+)$", "", name), name)
+    return families
 
 
-def nearest_width(build: Callable[[int], Spikformer], budget: float, session: Session) -> Spikformer | None:
-    return None
+def within(name: str, budget: float, session: Session) -> Spikformer | None:
+    """Return a preset of a block per stage, as wide as a budget in microjoules allows; ``None`` if none is so cheap.
+
+    How often it will fire is not known before it is trained; :data:`RATE` is assumed.
+    """
+    best = None
+    for width in WIDTHS:
+        net = next((net for stages in (4, 3, 2, 1) if (net := sized(name, width, stages, session)) is not None), None)
+        if net is not None and expected_energy(net, session) <= budget:
+            best = net
+    return best
+
+
+def sized(name: str, width: int, stages: int, session: Session) -> Spikformer | None:
+    """Return a preset of some of its stages, a block each, at one time step or that of the recordings, if it exists."""
+    data, most = session.data, len(presets.get(name).depths)
+    steps = 1 if data.frames is None else max(session.space.time_steps)
+    depths = (1,) * min(stages, most) + (0,) * (most - min(stages, most))
+    try:
+        preset = presets.get(name, embed_dim=width, depths=depths, time_steps=steps, num_heads=2)
+        preset.check_image_size(data.image_size)
+        shape = {"in_channels": data.in_channels, "image_size": data.image_size, "num_classes": data.num_classes}
+        return Spikformer(preset.arch, **shape, **preset.model)
+    except SpaceError:
+        return None
+
+
+def expected_energy(net: Spikformer, session: Session) -> float:
+    """Return the energy, in microjoules per sample, of a network whose layers get spikes at :data:`RATE`."""
+    scoring = session.config.scoring
+    sample = session.data.train.images(np.arange(1))
+    report = EnergyModel("spikformer").report(net.eval(), sample)
+    macs = sum(line.macs for line in report.layers)
+    spikes = sum(line.dense_ops for line in report.layers if not line.macs)
+    return (macs * scoring.mac_pj + RATE * spikes * scoring.ac_pj) * 1e-6
 
 
 def seconds(history: list[dict[str, float]], session: Session) -> float:

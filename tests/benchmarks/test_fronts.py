@@ -8,17 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from fronts import published, uniform
+from parts.baselines_networks import count_macs
+from parts.rivals import rivals
 
 from spikesearch.config import find_study_file, load_study_file
 from spikesearch.data import load_data
 from spikesearch.space import SearchSpace
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
-
-from fronts import uniform  # noqa: E402
-from parts.baselines_networks import count_macs  # noqa: E402
-from parts.rivals import rivals  # noqa: E402
 
 
 @pytest.mark.parametrize("study", ["digits", "digits-spikformer", "nmnist-small"])
@@ -69,3 +67,15 @@ def test_the_command_runs_in_its_short_form(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "inverted residuals at 0.25 uJ" in done.stdout
     assert (tmp_path / "out.png").stat().st_size > 10_000
+
+
+def test_every_published_family_has_a_rival() -> None:
+    assert set(published()) == {
+        "spikformer",
+        "spikingformer",
+        "sdt-v1",
+        "sdt-v2",
+        "qkformer",
+        "max-former",
+        "ms-resnet",
+    }
