@@ -189,6 +189,16 @@ class Branch(nn.Module):
         x_seq = run(self.lif_in, x_seq, spec.v_threshold, spec.tau)
         return self.plan.forward(self, x_seq, arch, spec)
 
+    def run_layers(self, x_seq: Tensor, arch: Architecture, spec: BlockSpec) -> Tensor:
+        """Run the layers one behind the other on tokens; convolutions see them as maps."""
+        for layer in self.plan.layers:
+            unit = self.get_submodule(layer.name)
+            if layer.op == "conv":
+                x_seq = to_tokens(unit(to_maps(x_seq), arch, spec))
+            else:
+                x_seq = unit(x_seq, arch, spec)
+        return x_seq
+
 
 class Block(nn.Module):
     """A mixer and perhaps a channel branch, each added to the stream; an elastic block holds every mixer of its stage.

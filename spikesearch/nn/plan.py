@@ -109,12 +109,4 @@ class BranchPlan:
             arch: The architecture that is run.
             spec: The genes of the block.
         """
-        from spikesearch.nn.functional import to_maps, to_tokens
-
-        for layer in self.layers:
-            unit = branch.get_submodule(layer.name)
-            if layer.op == "conv":
-                x_seq = to_tokens(unit(to_maps(x_seq), arch, spec))
-            else:
-                x_seq = unit(x_seq, arch, spec)
-        return x_seq
+        return branch.run_layers(x_seq, arch, spec)
