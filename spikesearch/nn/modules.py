@@ -131,8 +131,6 @@ class Stem(nn.Module):
 
 def read_maps(neurons: nn.Module, x_seq: Tensor, spec: Spec) -> Tensor:
     """Return what neurons that read a stream make of one of feature maps ``[T, N, C, H, W]``."""
-    if "bn" not in neurons._modules:
-        return run(neurons, x_seq, spec.v_threshold, spec.tau)
     spikes = run(neurons, x_seq.permute(0, 1, 3, 4, 2), spec.v_threshold, spec.tau)
     return spikes.permute(0, 1, 4, 2, 3)
 
@@ -190,6 +188,16 @@ class Branch(nn.Module):
         """Return what is added to the stream."""
         x_seq = run(self.lif_in, x_seq, spec.v_threshold, spec.tau)
         return self.plan.forward(self, x_seq, arch, spec)
+
+    def run_layers(self, x_seq: Tensor, arch: Architecture, spec: BlockSpec) -> Tensor:
+        """Run the layers one behind the other on tokens; convolutions see them as maps."""
+        for layer in self.plan.layers:
+            unit = self.get_submodule(layer.name)
+            if layer.op == "conv":
+                x_seq = to_tokens(unit(to_maps(x_seq), arch, spec))
+            else:
+                x_seq = unit(x_seq, arch, spec)
+        return x_seq
 
 
 class Block(nn.Module):

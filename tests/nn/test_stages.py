@@ -85,6 +85,22 @@ def test_a_subnet_costs_what_the_extracted_network_costs(supernet: Supernet, con
         assert lines[1] == pytest.approx(lines[0]), arch.describe()
 
 
+@pytest.mark.parametrize("residual", sorted(RESIDUALS))
+def test_stages_behind_the_stem_of_four_convolutions(residual: str) -> None:
+    space = replace(SPACE, stem_channels=(0,))
+    shape = {**SHAPE, "stem": "sps", "pool_stages": (0, 2)}
+    net = scrambled(Supernet(space, residual=residual, **shape), 0)
+    assert isinstance(net, Supernet)
+    images, x = torch.rand(12, 3, 13, 13), torch.rand(5, 3, 13, 13)
+    for arch in (space.largest, space.smallest):
+        stats = net.calibrate(arch, images)
+        plain = net.extract(arch, stats)
+        with net.subnet(arch, stats):
+            assert torch.equal(plain(x), net(x))
+        assert plain(x).std() > 0
+        assert torch.allclose(fuse(plain)(x), plain(x), atol=1e-4)
+
+
 def naive(net: Any, x: Tensor) -> Tensor:  # noqa: C901 - one network from end to end
     """Compute a network of currents that are read through batch-norms, one image and time step after the other."""
     arch = net.arch
