@@ -126,13 +126,14 @@ class EnergyReport:
 
     def table(self) -> str:
         """Return the report as text, one line per layer."""
-        head = f"{'layer':<26}{'kind':<11}{'dense ops':>13}{'rate':>9}{'MACs':>13}{'ACs':>13}{'uJ':>11}"
+        names = max(26, 2 + max((len(layer.name) for layer in self.layers), default=0))
+        head = f"{'layer':<{names}}{'kind':<11}{'dense ops':>13}{'rate':>9}{'MACs':>13}{'ACs':>13}{'uJ':>11}"
         lines = [
-            f"{layer.name:<26}{layer.kind:<11}{layer.dense_ops:>13,.0f}{layer.input_rate:>9.4f}"
+            f"{layer.name:<{names}}{layer.kind:<11}{layer.dense_ops:>13,.0f}{layer.input_rate:>9.4f}"
             f"{layer.macs:>13,.0f}{layer.acs:>13,.0f}{layer.energy_uJ:>11.4f}"
             for layer in self.layers
         ]
-        total = f"{'total':<59}{self.macs:>13,.0f}{self.acs:>13,.0f}{self.total_uJ:>11.4f}"
+        total = f"{'total':<{names + 33}}{self.macs:>13,.0f}{self.acs:>13,.0f}{self.total_uJ:>11.4f}"
         compared = self.comparison.lines()
         missing = [f"not priced: {what}" for what in self.unpriced]
         notes = f"convention {self.convention!r}, {self.prices}, T = {self.time_steps}, {self.n_images} samples"
