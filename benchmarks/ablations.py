@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from parts.harness import Report, data_folder, kept, parser, shown, study_file
+from parts.harness import CONVENTIONS, Report, data_folder, kept, parser, shown, study_file
 from torch import Tensor
 
 from spikesearch.config import StudyConfig
@@ -38,7 +38,6 @@ from spikesearch.train.network import fresh_network, train_network
 
 STUDY = "fashion-mnist-small"
 IMAGES, EPOCHS = 12_000, 6
-CONVENTIONS = ("spikformer", "strict")
 BASE = "base"
 
 Row = dict[str, Any]
@@ -116,13 +115,14 @@ class Variant:
             for i, (width, stage) in enumerate(zip(widths, stages, strict=True))
         ]
         arch = Architecture(64, self.steps, StemSpec(1.0, 2.0, self.channels), tuple(blocks), stages=tuple(specs))
+        stem: dict[str, Any] = {"stem": "conv", "stem_stride": self.stride} if self.stem == "conv" else {}
         net = Spikformer(
             arch,
             in_channels=data.in_channels,
             image_size=data.image_size,
             num_classes=data.num_classes,
             residual=self.residual,
-            **({"stem": "conv", "stem_stride": self.stride} if self.stem == "conv" else {}),
+            **stem,
         )
         if not self.shortcut:
             for down, _ in net.parts():

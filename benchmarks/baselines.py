@@ -27,17 +27,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from parts.baselines_arms import Arm, InheritedScores, is_uniform, search_arms, uniform_grid
 from parts.baselines_figure import baselines_figure
 from parts.baselines_networks import Family, accuracy, count_macs, families, train_alone
-from parts.harness import Report, interval, kept, parser, shown, study_file
+from parts.harness import CONVENTIONS, MAC_PJ, Report, interval, kept, parser, shown, study_file
 
 from spikesearch.config import StudyConfig, TrainConfig
 from spikesearch.data import DataBundle, load_data
-from spikesearch.energy import Convention, energy_model
+from spikesearch.energy import energy_model
 from spikesearch.export import load_network
 from spikesearch.export.folder import read_facts
 from spikesearch.io import atomic_write_bytes
@@ -216,7 +216,7 @@ class Seed:
         rows[TWICE] = self.kept("alone-twice", lambda: self.alone(largest, times=2))
         esnn = arms[0].recommended
         params = self.trained.scorer().count_parameters(largest)
-        macs = esnn.energy_uJ * 1e6 / self.config.scoring.mac_pj
+        macs = esnn.energy_uJ * 1e6 / MAC_PJ
         for family in families(largest, self.data):
             width = family.nearest(params, count_parameters)
             rows[f"{family.name}, equal parameters"] = self.conventional(family, width)
@@ -280,7 +280,7 @@ class Seed:
         scoring = self.config.scoring
         scores = {
             convention: score_network(net, self.data, scoring.model_copy(update={"convention": convention}))
-            for convention in get_args(Convention)
+            for convention in CONVENTIONS
         }
         search = scores[scoring.convention]
         return {
@@ -314,13 +314,13 @@ class Seed:
             folder=checkpoints,
             device=self.device,
         )
-        energy = count_macs(net, self.data) * config.scoring.mac_pj * 1e-6
+        energy = count_macs(net, self.data) * MAC_PJ * 1e-6
         row = {
             "width": width,
             "lr": recipe.lr,
             "params": count_parameters(net),
             **{name: accuracy(net, getattr(self.data, name), config.scoring.batch_size) for name in ("search", "test")},
-            **dict.fromkeys(get_args(Convention), energy),
+            **dict.fromkeys(CONVENTIONS, energy),
             **work(recipe, self.data, history),
         }
         CheckpointFolder(checkpoints).delete()
@@ -366,7 +366,7 @@ def claims(report: Report, runs: list[Row], hand_made: str) -> None:
         for other in (hand_made, TWICE, HAND_MADE_SAVING, *others):
             points = column(runs, ours, "test", 100) - column(runs, other, "test", 100)
             lead(report, f"{ours} minus {other}, test points", points)
-            for convention in get_args(Convention):
+            for convention in CONVENTIONS:
                 ratio = column(runs, ours, convention) / column(runs, other, convention)
                 report.claim(f"{ours}: energy over that of {other}, {convention}", shown(ratio, 3))
     print("ESNN against other ways to search, inherited weights")

@@ -37,7 +37,7 @@ import torch
 from parts.baselines_arms import InheritedScores, random_architectures, some_of
 from parts.baselines_networks import Family, accuracy, count_macs, train_alone
 from parts.fronts_figure import fronts_figure
-from parts.harness import Report, interval, kept, parser, shown, study_file
+from parts.harness import AC_PJ, CONVENTIONS, MAC_PJ, Report, interval, kept, parser, shown, study_file
 from parts.rivals import rivals
 
 from spikesearch.config import StudyConfig, TrainConfig
@@ -55,7 +55,6 @@ from spikesearch.train.checkpoint import CheckpointFolder
 from spikesearch.train.network import fresh_network, train_network
 from spikesearch.train.supernet import supernet_facts
 
-CONVENTIONS = ("spikformer", "strict")
 LEARNING_RATES = (1.0, 0.3, 0.1)  # of the recipe's, for conventional networks
 RATE = 0.12  # spikes per neuron and time step that are expected of a preset
 WIDTHS = (8, 16, 24, 32, 48, 64, 80, 96, 128, 160, 192, 256)  # of presets
@@ -153,9 +152,9 @@ class Seed:
             networks["version 1"] = self.tuned(against, "against", list(against.results().trials))
             self.show("version 1", networks["version 1"])
         if "presets" in self.arms:
-            for family, name in published().items():
-                networks[family] = self.alone(session, name)
-                self.show(family, networks[family])
+            for kind, name in published().items():
+                networks[kind] = self.alone(session, name)
+                self.show(kind, networks[kind])
         if "conventional" in self.arms:
             for family in rivals(session.data):
                 networks[family.name] = {
@@ -269,8 +268,8 @@ class Seed:
 
     def conventional(self, session: Session, family: Family, budget: float) -> Row:
         """Train a conventional network with every learning rate; return that which is best on the search split."""
-        data, scoring = session.data, session.config.scoring
-        macs = budget * 1e6 / scoring.mac_pj
+        data = session.data
+        macs = budget * 1e6 / MAC_PJ
         width = family.nearest(macs, lambda net: count_macs(net, data))
         rows = [
             self.kept(f"{family.name}-{width}-{rate}", partial(self._conventional, session, family, width, rate))
@@ -294,7 +293,7 @@ class Seed:
             folder=checkpoints,
             device=self.device,
         )
-        energy = count_macs(net, data) * scoring.mac_pj * 1e-6
+        energy = count_macs(net, data) * MAC_PJ * 1e-6
         row = {
             "width": width,
             "lr": recipe.lr,
@@ -353,20 +352,24 @@ def sized(name: str, width: int, stages: int, session: Session) -> Spikformer | 
     try:
         preset = presets.get(name, embed_dim=width, depths=depths, time_steps=steps, num_heads=2)
         preset.check_image_size(data.image_size)
-        shape = {"in_channels": data.in_channels, "image_size": data.image_size, "num_classes": data.num_classes}
-        return Spikformer(preset.arch, **shape, **preset.model)
+        return Spikformer(
+            preset.arch,
+            in_channels=data.in_channels,
+            image_size=data.image_size,
+            num_classes=data.num_classes,
+            **preset.model,
+        )
     except SpaceError:
         return None
 
 
 def expected_energy(net: Spikformer, session: Session) -> float:
     """Return the energy, in microjoules per sample, of a network whose layers get spikes at :data:`RATE`."""
-    scoring = session.config.scoring
     sample = session.data.train.images(np.arange(1))
     report = EnergyModel("spikformer").report(net.eval(), sample)
     macs = sum(line.macs for line in report.layers)
     spikes = sum(line.dense_ops for line in report.layers if not line.macs)
-    return (macs * scoring.mac_pj + RATE * spikes * scoring.ac_pj) * 1e-6
+    return (macs * MAC_PJ + RATE * spikes * AC_PJ) * 1e-6
 
 
 def seconds(history: list[dict[str, float]], session: Session) -> float:

@@ -95,7 +95,7 @@ class _Recorder(TorchDispatchMode):
     """
 
     def __init__(self, activity: Activity, names: dict[nn.Module, str]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
         self._activity = activity
         self._names = names
         self._spiking = any(isinstance(module, BaseNode) for module in names)

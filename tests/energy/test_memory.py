@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -151,9 +152,9 @@ def test_two_linear_layers_by_hand() -> None:
     # membranes: 2 + 1 neurons, 2 steps, all fire: a shift and an addition each, and a reset
     membranes = lines["membranes"]
     assert membranes.counts == {"potential_reads": 6, "potential_writes": 6, "acs": 12, "output_writes": 6}
-    accesses = 2 * (4 * 4 + 2 * 2) * 10 / 8192 + 6 * 2000 * 10 / 8192
-    assert membranes.unpacked_uJ * 1e6 == pytest.approx(1.2 + accesses)
-    assert membranes.energy_uJ * 1e6 == pytest.approx(1.2 + accesses / 4)
+    price = 2 * (4 * 4 + 2 * 2) * 10 / 8192 + 6 * 2000 * 10 / 8192
+    assert membranes.unpacked_uJ * 1e6 == pytest.approx(1.2 + price)
+    assert membranes.energy_uJ * 1e6 == pytest.approx(1.2 + price / 4)
     data = report.to_dict()
     assert (data["packed"], data["unpacked"]) == (report.total_uJ, report.unpacked_uJ)
     assert data["qnn"]["activation_bits"] == 2
@@ -221,7 +222,7 @@ MIXED = Architecture(
 @pytest.mark.parametrize("stem", ["sps", "conv"])
 def test_every_mixer_and_residual_has_a_band(residual: str, stem: str) -> None:
     torch.manual_seed(0)
-    shape = {"in_channels": 1, "image_size": 16, "num_classes": 5, "residual": residual, "stem": stem}
+    shape: dict[str, Any] = {"in_channels": 1, "image_size": 16, "num_classes": 5, "residual": residual, "stem": stem}
     net = Spikformer(MIXED, **shape).eval()
     report = EnergyModel("memory").report(net, torch.randn(4, 1, 16, 16))
     strict = EnergyModel("strict").report(net, torch.randn(4, 1, 16, 16))
@@ -264,5 +265,5 @@ def test_more_costs_more(reports, residual: str) -> None:
 def test_the_price_of_an_access_follows_the_curve() -> None:
     memory = PROFILES["45nm-fp32"].memory
     sizes = [0, 4096, 8192, 20480, 32768, 1048576, 2097152]
-    expected = [*np.interp(sizes[:-1], *zip(*CURVE, strict=True)), 100 + 80 * 1048576 / (1048576 - 32768)]
+    expected = [*np.interp(sizes[:-1], *np.array(CURVE, float).T), 100 + 80 * 1048576 / (1048576 - 32768)]
     assert [memory.access_pj(size) for size in sizes] == pytest.approx(expected)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ BLOCKS = (
 
 def imagenet_network(width: int, heads: int, depth: int) -> Spikformer:
     arch = Architecture(width, 4, StemSpec(1.0, 2.0), (BlockSpec(heads, 4.0, 1.0, 2.0),) * depth)
-    shape = {"in_channels": 3, "image_size": 224, "num_classes": 1000, "pool_stages": (0, 1, 2, 3)}
+    shape: dict[str, Any] = {"in_channels": 3, "image_size": 224, "num_classes": 1000, "pool_stages": (0, 1, 2, 3)}
     return Spikformer(arch, **shape, residual="membrane").eval()
 
 

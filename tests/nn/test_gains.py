@@ -52,7 +52,7 @@ def test_centred_gains_differ_between_choices_only(neurons: ElasticLIF) -> None:
     for (v, tau), gain in before.items():
         assert gain == pytest.approx(v * tau / 2)
     with torch.no_grad():
-        neurons.log_gain += 0.7  # what the batch-norm can learn as well
+        neurons.log_gain.add_(0.7)  # what the batch-norm can learn as well
     for (v, tau), gain in before.items():
         assert neurons.gain(v, tau).item() == pytest.approx(gain)
     with torch.no_grad():
@@ -64,5 +64,5 @@ def test_centred_gains_differ_between_choices_only(neurons: ElasticLIF) -> None:
 def test_gains_of_the_first_kinds_of_networks_are_free() -> None:
     neurons = ElasticLIF((1.0,), (2.0,))
     with torch.no_grad():
-        neurons.log_gain += 0.7
+        neurons.log_gain.add_(0.7)
     assert neurons.gain(1.0, 2.0).item() == pytest.approx(2.71828**0.7, rel=1e-4)
