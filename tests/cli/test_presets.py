@@ -57,7 +57,9 @@ def test_one_is_trained_by_itself_once_and_exported(study: Path, cli: Cli) -> No
     assert "trained alone, from scratch" in Path(exported, "README.md").read_text()
     assert load_network(exported).arch == SMALL.arch
     assert json.loads(Path("net/model.json").read_text())["preset"] == "qkformer-4-384"
-    assert "holds another network" in cli("subnet", "retrain", "tiny", *SIZE[:-1], 2, "--output", "net").complaint
+    refused = cli("subnet", "retrain", "tiny", *SIZE[:-1], 2, "--output", "net")
+    assert (refused.status, refused.out) == (2, "")
+    assert "holds another network" in refused.err.splitlines()[-1]
 
 
 def test_beside_it_is_what_the_study_recommends(finished: Path, cli: Cli) -> None:
@@ -81,7 +83,9 @@ def test_beside_it_is_what_the_study_recommends(finished: Path, cli: Cli) -> Non
     ],
 )
 def test_mistakes_are_named(study: Path, cli: Cli, options: tuple[object, ...], expected: str) -> None:
-    assert expected in cli("subnet", "retrain", "tiny", *options).complaint
+    result = cli("subnet", "retrain", "tiny", *options)
+    assert (result.status, result.out) == (2, "")
+    assert expected in result.err.splitlines()[-1]  # lines before it tell which data were looked at
     assert not Path("runs/tiny/retrained").exists()
 
 
