@@ -24,7 +24,21 @@ HERE = Path(__file__).resolve().parent
 CONSTRAINTS = ("-c", str(HERE / "constraints.txt"))
 # Everything optional is there: what is not installed is skipped by its tests.
 EVERYTHING = ".[test,grpc,nir,onnx,plots,postgres]"
-BENCHMARKS = ("baselines", "cost", "digits", "fidelity", "nmnist", "sampler", "scoring", "training", "whole_job")
+BENCHMARKS = (
+    "ablations",
+    "baselines",
+    "conventions",
+    "cost",
+    "digits",
+    "fidelity",
+    "fronts",
+    "neurons",
+    "nmnist",
+    "sampler",
+    "scoring",
+    "training",
+    "whole_job",
+)
 # One file of tests stays on one worker, so that what is trained for a file is trained once.
 PARALLEL = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadfile")
 

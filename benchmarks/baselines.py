@@ -1,7 +1,7 @@
 """What search brings: against hand-made spiking networks, other ways to search, and conventional networks.
 
     python benchmarks/baselines.py --first-seed 20 --json benchmarks/results/baselines.json
-    python benchmarks/baselines.py --study fashion-mnist-small --data-root DATA --folder RUN --json FILE --figure FILE
+    python benchmarks/baselines.py --study fashion-mnist-small-spikformer --data-root DATA --folder RUN --json FILE
 
 On the same splits, augmentation, recipe and number of updates, for every seed:
 
@@ -74,7 +74,9 @@ HAND_MADE_SAVING = saving("largest alone", ENERGY_WEIGHTS[-1])
 def main() -> None:
     """Run the seeds and print table and claims."""
     arguments = parser(__doc__)
-    arguments.add_argument("--study", default="digits", help="id or path of a study file of images")
+    arguments.add_argument(
+        "--study", default="digits-spikformer", help="id or path of a study file of one stage, of images"
+    )
     arguments.add_argument("--seeds", type=int, default=3)
     arguments.add_argument("--first-seed", type=int, default=0)
     arguments.add_argument("--data-root", type=Path, help="folder that holds the folder of the study's data")
@@ -83,6 +85,8 @@ def main() -> None:
     arguments.add_argument("--figure", type=Path, metavar="FILE", help="draw accuracy against energy there, as PNG")
     args = arguments.parse_args()
     config = study_file(args.study, args.data_root)
+    if config.space.search_space().stages:
+        arguments.error("--study must name a study of one stage; benchmarks/fronts.py compares those of several.")
     if load_data(config.data, seed=config.seed).frames is not None:
         arguments.error("--study must name a study of images; a ViT and a ResNet know no event frames.")
     rates: tuple[float, ...] = LEARNING_RATES

@@ -121,6 +121,17 @@ def claims(report: Report, done: Fidelity, wanted: int) -> None:
             report.claim(f"{what}: tau", str(found.tau))
             report.claim(f"{what}: Spearman", str(found.spearman))
     report.claim("tau(inherited) - tau(parameters alone)", str(whole.lead["params"].tau))
+    pairs = [(network.inherited, score) for network in done.live if (score := network.alone[0])]
+    if not pairs:
+        return
+    ratios = np.array([inherited.energy_uJ / alone.energy_uJ for inherited, alone in pairs])
+    low, middle, high = np.quantile(ratios, (0.1, 0.5, 0.9))
+    report.claim(
+        "energy inherited over alone: median, 10th and 90th percentile",
+        f"{middle:.2f}, {low:.2f} and {high:.2f}",
+        "median at most 1.15",
+        middle <= 1.15,
+    )
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def main() -> None:
         "--output", type=Path, default=Path(__file__).parents[1] / "results" / "digits_table.json", metavar="FILE"
     )
     args = arguments.parse_args()
-    config = load_study_file(find_study_file("digits"))
+    config = load_study_file(find_study_file("digits-spikformer"))
     data = load_data(config.data, seed=config.seed)
     fresh = new_supernet(config, data)
     with tempfile.TemporaryDirectory(prefix="spikesearch-table-") as folder:

@@ -1,11 +1,12 @@
-"""What is wrong with a study, and what to do about it: layers, statistics, training, splits, borders of the space."""
+"""What is wrong with a study, and what to do: layers, statistics, training, splits, mixers, borders of the space."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from spikesearch.audit.finding import Finding
+from spikesearch.audit.mixers import hardly_trained, never_competitive
 from spikesearch.fitness import dead_below
 from spikesearch.nn.plan import Spec
 from spikesearch.nn.units import network_neurons
@@ -31,28 +32,6 @@ LEAST_GENES = 3
 """How many genes of a kind are needed to speak of a share."""
 
 
-@dataclass(frozen=True)
-class Finding:
-    """Something that is probably wrong.
-
-    Args:
-        kind: ``dead layer``, ``saturated layer``, ``batch-norm drift``, ``largest below smallest``, ``no better than
-            a guess``, ``split overlap`` or ``border of the space``.
-        where: The network, layer, gene or split that it is about.
-        found: What was measured.
-        advice: What to do.
-    """
-
-    kind: str
-    where: str
-    found: str
-    advice: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types."""
-        return asdict(self)
-
-
 def diagnose(session: Session) -> list[Finding]:
     """Look for what most often spoils a study; nothing is changed, and the test split is read but not scored.
 
@@ -68,6 +47,8 @@ def diagnose(session: Session) -> list[Finding]:
     findings += guesses(session.data, result)
     findings += split_overlap(session)
     findings += borders(space, result)
+    findings += never_competitive(space, result.trials, len(session.data.search))
+    findings += hardly_trained(scorer.supernet)
     return findings
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from spikesearch.cli import dashboard, data, doctor, space, study, subnet, supernet
+from spikesearch.cli import dashboard, data, doctor, energy, space, study, subnet, supernet
 from spikesearch.errors import SpikesearchError
 
 BROKEN_PIPE, MISTAKE, INTERRUPTED = 1, 2, 130
@@ -31,6 +31,7 @@ app.add_typer(study.app, name="study")
 app.add_typer(supernet.app, name="supernet")
 app.add_typer(subnet.app, name="subnet")
 app.add_typer(data.app, name="data")
+app.command(name="energy")(energy.energy)
 app.add_typer(space.app, name="space")
 app.command(name="dashboard")(dashboard.dashboard)
 app.command(name="doctor")(doctor.doctor)

@@ -16,7 +16,7 @@ from spikesearch.cli.output import (
 from spikesearch.cli.study import NameArgument
 
 if TYPE_CHECKING:
-    from spikesearch.audit.doctor import Finding
+    from spikesearch.audit.finding import Finding
 
 
 def doctor(
@@ -39,7 +39,8 @@ def doctor(
         if not findings:
             print(
                 f"Nothing found in study {name}: no dead or saturated layer, no drift of batch-norms, the largest "
-                "network no worse than the smallest, no sample in two splits, no front at the borders of the space."
+                "network no worse than the smallest, no sample in two splits, no front at the borders of the space, no "
+                "mixer that never pays."
             )
 
     emit(

@@ -145,9 +145,8 @@ def retrain(
 def _format(name: str) -> str:
     from spikesearch.export import FORMATS
 
-    names = [*FORMATS, *(name for known in FORMATS.values() for name in known.refused)]
-    if name not in names:
-        raise typer.BadParameter(f"{name!r} is not one of {', '.join(map(repr, names))}.")
+    if name not in FORMATS:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(map(repr, FORMATS))}.")
     return name
 
 

@@ -24,6 +24,15 @@ from pydantic import (
 )
 
 from spikesearch.config.data import DataConfig, Section
+from spikesearch.config.hardware import (
+    DEFAULT_HARDWARE,
+    PROFILES,
+    Hardware,
+    hardware,
+    is_hardware_file,
+    no_memory_prices,
+    unknown_hardware,
+)
 from spikesearch.config.messages import explain, show
 from spikesearch.config.reader import read_yaml
 from spikesearch.errors import ConfigError, ConfigNotFoundError, did_you_mean
@@ -64,6 +73,19 @@ else:
 class SpaceConfig(_Lists):
     """The choices of the search space; see :class:`spikesearch.SearchSpace`."""
 
+    @field_validator(*LISTS, mode="before")
+    @classmethod
+    def _said(cls, choices: Any, info: ValidationInfo) -> Any:
+        gene = LISTS[str(info.field_name)]
+        if isinstance(choices, str) and gene.said(choices) != choices:
+            return [gene.said(choices)]
+        return [gene.said(value) for value in choices] if isinstance(choices, list | tuple) else choices
+
+    @field_validator("stages")
+    @classmethod
+    def _alike(cls, stages: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+        return tuple(StageChoices.from_dict(stage).to_dict() for stage in stages)  # a width of 1/4 is one of 0.25
+
     @model_validator(mode="after")
     def _possible(self) -> SpaceConfig:
         self.search_space()
@@ -77,8 +99,7 @@ class SpaceConfig(_Lists):
     def _without_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # A study that was made before a gene existed says nothing of it.
         lists = {name: choices for name, choices in dump(self).items() if name in LISTS and says(LISTS[name], choices)}
-        stages = [StageChoices.from_dict(stage).to_dict() for stage in self.stages]
-        return lists | ({"stages": stages} if stages else {})
+        return lists | ({"stages": list(self.stages)} if self.stages else {})
 
 
 class ModelConfig(Section):
@@ -193,9 +214,10 @@ class ScoringConfig(Section):
     Args:
         batch_size: Images per forward pass.
         calibration_images: Training images that the batch-norm statistics are taken from.
-        convention: ``spikformer`` (published) or ``strict``; see :class:`spikesearch.EnergyModel`.
-        mac_pj: Energy of a multiply-accumulate in picojoules (45 nm: 4.6).
-        ac_pj: Energy of an accumulate in picojoules (45 nm: 0.9).
+        convention: ``spikformer`` (published), ``strict`` or ``memory``; see :class:`spikesearch.EnergyModel`.
+        hardware: A profile of :data:`spikesearch.config.hardware.PROFILES`, or the path of a YAML file with one.
+        mac_pj: Energy of a multiply-accumulate in picojoules; by default, and ``None``, that of the hardware.
+        ac_pj: Energy of an accumulate in picojoules; likewise.
         precision: Of convolutions and products while trials are scored. ``bfloat16`` holds spikes exactly but rounds
             weights and currents, so that scores differ a little; it is faster on GPUs and on CPUs with AMX or AVX-512
             BF16. The test split, and every network that is handed out, is always computed in ``float32``.
@@ -210,8 +232,9 @@ class ScoringConfig(Section):
     batch_size: Count = 256
     calibration_images: Annotated[int, Field(ge=2)] = 256
     convention: str = "spikformer"
-    mac_pj: Positive = 4.6
-    ac_pj: Positive = 0.9
+    hardware: str | Hardware = DEFAULT_HARDWARE
+    mac_pj: Positive | None = Field(default=None, validate_default=True)
+    ac_pj: Positive | None = Field(default=None, validate_default=True)
     precision: Literal["float32", "bfloat16"] = "float32"
     cache_mb: Annotated[int, Field(ge=0)] = 1024
     racing: bool = False
@@ -222,6 +245,35 @@ class ScoringConfig(Section):
         if value not in CONVENTIONS:
             raise ValueError(CONVENTIONS.expected(value))
         return value
+
+    @field_validator("hardware")
+    @classmethod
+    def _known_hardware(cls, value: str | Hardware) -> str | Hardware:
+        if isinstance(value, str) and value not in PROFILES:
+            if not is_hardware_file(value):
+                raise ValueError(unknown_hardware(value).removeprefix("`hardware` "))
+            return hardware(value)  # the numbers are part of a study, the file is not
+        return value
+
+    @field_validator("mac_pj", "ac_pj")
+    @classmethod
+    def _price_of_hardware(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value is not None or "hardware" not in info.data:
+            return value
+        price: float | None = getattr(hardware(info.data["hardware"]), str(info.field_name))
+        return price
+
+    @model_validator(mode="after")
+    def _memory_has_prices(self) -> ScoringConfig:
+        profile = hardware(self.hardware)
+        if self.convention == "memory" and profile.memory is None:
+            raise ValueError(no_memory_prices(profile))
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_usual_hardware(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A study that was made before there were profiles says nothing of them.
+        return {name: value for name, value in dump(self).items() if (name, value) != ("hardware", DEFAULT_HARDWARE)}
 
 
 class SearchConfig(Section):
@@ -337,7 +389,8 @@ def load_study_file(path: str | os.PathLike[str]) -> StudyConfig:
     """Read and check a study file.
 
     A relative ``data.path`` is looked for beside the study file, then in the working directory; what exists is stored
-    as an absolute path, so that the study can be resumed from anywhere.
+    as an absolute path, so that the study can be resumed from anywhere. So is the file of ``scoring.hardware``, but its
+    numbers are stored.
 
     Args:
         path: A YAML file.
@@ -363,6 +416,10 @@ def load_study_file(path: str | os.PathLike[str]) -> StudyConfig:
         content = read_yaml(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if isinstance(content, dict) and isinstance(scoring := content.get("scoring"), dict):
+        profile = resolve_path(scoring["hardware"], path.parent) if is_hardware_file(scoring.get("hardware")) else None
+        if profile is not None:
+            content = content | {"scoring": scoring | {"hardware": str(profile)}}
     config = StudyConfig.from_dict(content if content is not None else {}, where=str(path))
     data_path = resolve_path(getattr(config.data, "path", None), path.parent)
     if data_path is None:

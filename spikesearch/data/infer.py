@@ -19,7 +19,15 @@ def of_images(source: Source) -> Inference:
     check_square(source.store.shape)
     channels, _, size = source.store.shape
     comment = f"{len(source.labels)} {_COLORS[channels]} images {size}x{size}, {len(source.class_names)} classes"
-    return Inference(source.labels, source.defined_test, source.class_names, size, comment, augment=image_augment(size))
+    return Inference(
+        source.labels,
+        source.defined_test,
+        source.class_names,
+        size,
+        comment,
+        augment=image_augment(size),
+        channels=channels,
+    )
 
 
 def image_augment(size: int) -> Lines:

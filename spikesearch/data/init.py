@@ -19,6 +19,8 @@ from spikesearch.space.genes import LISTS
 from spikesearch.space.presets import Preset
 
 UPDATES = 1500  # steps of training that a first study takes
+SMALL_IMAGE = 36  # pixels, each way, of what narrow networks can tell apart
+THREE_STAGES = 12  # pixels, from which on an image is halved twice
 SEARCH_IMAGES = 5000  # more make every trial slower, and its accuracy hardly sharper
 
 
@@ -115,6 +117,7 @@ def _render(folder: Path, output: Path, kind: str, facts: Inference, preset: Pre
         "augment": _augment(facts),
         "space": _space(facts) if preset is None else _space_around(preset),
         "model": _MODEL if preset is None else "".join(_line(key, value, "") for key, value in preset.model.items()),
+        "lr": "5.0e-3" if preset is None else "2.0e-3",  # attention blocks bear less
         "epochs": _line("epochs", epochs, f"{epochs * steps} steps; more make it slower and better"),
         "warmup": 2 if epochs >= 10 else 1,
         "batch_size": batch_size,
@@ -124,12 +127,31 @@ def _render(folder: Path, output: Path, kind: str, facts: Inference, preset: Pre
 
 
 def _space(facts: Inference) -> str:
-    widths = [32, 48, 64] if facts.size <= 32 else [48, 64, 96]
-    most = facts.frames or 4
-    steps = [steps for steps in (most // 4, most // 2, most) if steps]
-    lists = {name: list(gene.suggested) for name, gene in LISTS.items()} | {"embed_dims": widths, "time_steps": steps}
+    """Return the choices: stages of ever lower resolution, convolutions early, attention late."""
+    wide = facts.channels > 1 or facts.size > SMALL_IMAGE
+    lists: dict[str, list[Any]] = {name: list(gene.suggested) for name, gene in LISTS.items()}
+    lists["embed_dims"] = [64, 96, 128] if wide else [32, 64, 96]
+    lists["stem_channels"] = [16, 32] if wide else [8, 16]
+    if facts.frames is None:  # an image needs one time step, at which time constants mean nothing
+        lists |= {"time_steps": [1], "taus": [LISTS["taus"].near]}
+    else:
+        lists["time_steps"] = [steps for steps in (facts.frames // 4, facts.frames // 2, facts.frames) if steps]
+    depths = lists.pop("depths")
+    mixers = [["conv", "dwconv"], ["conv", "dwconv", "qk"], ["conv", "dwconv", "qk", "ssa"]]
+    mixers = mixers if facts.size >= THREE_STAGES else mixers[::2]
     lines = [f"  {name}: {choices}\n" for name, choices in lists.items() if choices]
-    return "".join(["space:                      # the choices of every architecture\n", *lines])
+    stages = [
+        f"    - {{width: {'1' if last == 0 else f'1/{2**last}'}, depths: {depths}, mixers: [{', '.join(own)}]}}\n"
+        for last, own in zip(reversed(range(len(mixers))), mixers, strict=True)
+    ]
+    return "".join(
+        [
+            "space:                      # the choices of every architecture\n",
+            *lines,
+            "  stages:                   # each halves the resolution; qk and ssa are attention\n",
+            *stages,
+        ]
+    )
 
 
 def _space_around(preset: Preset) -> str:
@@ -191,8 +213,8 @@ def _relative(folder: Path, base: Path) -> str:
     return path
 
 
-_MODEL = """  pool_stages: null         # which stages of the stem halve the size; null chooses by image size
-  residual: add             # or membrane, see README.md
+_MODEL = """  stem: conv                # one convolution; its stride follows from the size of the images
+  residual: normed          # or add, as published for Spikformer; see docs/space.md
 """
 _TEMPLATE = """# A study of {folder}: {comment}.
 # Written by `spikesearch study init`; every key may be changed, `spikesearch data check` looks at the data.
@@ -208,12 +230,12 @@ model:
 {model}
 train:
 {epochs}  batch_size: {batch_size}
-  lr: 2.0e-3
+  lr: {lr}
   warmup_epochs: {warmup}
 
 scoring:
   calibration_images: {calibration}
-  convention: spikformer    # or strict
+  convention: spikformer    # or strict, or memory, which counts reads and writes
 
 search:
   n_trials: 100

@@ -36,6 +36,7 @@ class Inference:
         keys: Lines of the ``data`` section besides ``kind``, ``path`` and ``splits``.
         augment: Lines of ``data.augment``; without any, the section is not written.
         frames: Frames per sample of event data; ``None`` for static images.
+        channels: Of images; more of them make ``study init`` suggest wider networks.
     """
 
     labels: np.ndarray
@@ -46,6 +47,7 @@ class Inference:
     keys: Lines = ()
     augment: Lines = ()
     frames: int | None = None
+    channels: int = 1
 
     @property
     def count(self) -> int:

@@ -28,7 +28,7 @@ def load_data(config: DataSection, *, seed: int, base_dir: Path = Path(), downlo
     """
     if download and hasattr(config, "download"):
         config = config.model_copy(update={"download": True})
-    source = _load_source(config, base_dir)
+    source = load_source(config, base_dir)
     try:
         indices = split_indices(
             source.labels,
@@ -43,7 +43,8 @@ def load_data(config: DataSection, *, seed: int, base_dir: Path = Path(), downlo
     return bundle(source, indices)
 
 
-def _load_source(config: DataSection, base_dir: Path) -> Source:
+def load_source(config: DataSection, base_dir: Path = Path()) -> Source:
+    """Read data without dividing them; see :func:`load_data`."""
     path = getattr(config, "path", None)
     if path is not None:
         existing = resolve_path(path, base_dir)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from spikesearch.energy.activity import Activity
     from spikesearch.energy.conventions import CONVENTIONS, Convention, Prices, register
     from spikesearch.energy.measure import measure_activity
-    from spikesearch.energy.model import EnergyModel, energy_model
+    from spikesearch.energy.model import EnergyModel, energy_model, every_model
     from spikesearch.energy.report import EnergyReport, LayerEnergy
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "LayerEnergy",
     "Prices",
     "energy_model",
+    "every_model",
     "measure_activity",
     "register",
 ]
@@ -40,6 +41,7 @@ __getattr__ = lazy_names(
         "LayerEnergy": "spikesearch.energy.report",
         "Prices": "spikesearch.energy.conventions",
         "energy_model": "spikesearch.energy.model",
+        "every_model": "spikesearch.energy.model",
         "measure_activity": "spikesearch.energy.measure",
         "register": "spikesearch.energy.conventions",
     },

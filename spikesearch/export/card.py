@@ -98,25 +98,31 @@ def _accuracy(description: Mapping[str, Any]) -> list[str]:
 
 def _energy(energies: Sequence[EnergyReport]) -> list[str]:
     first = energies[0]
-    once = () if first.first_layer_once_uJ is None else ("first layer counted once",)
+    once = any(e.first_layer_once_uJ is not None for e in energies)
     rows: list[tuple[str, ...]] = [
         (
             f"`{e.convention}`",
-            f"{e.total_uJ:.4f}",
+            f"{e.total_uJ:.4f}" + ("" if e.unpacked_uJ is None else f" to {e.unpacked_uJ:.4f}"),
             f"{e.macs:,.0f}",
             f"{e.acs:,.0f}",
-            *([] if e.first_layer_once_uJ is None else [f"{e.first_layer_once_uJ:.4f}"]),
+            e.prices,
+            *(["" if e.first_layer_once_uJ is None else f"{e.first_layer_once_uJ:.4f}"] if once else []),
         )
         for e in energies
     ]
+    header: tuple[str, ...] = ("convention", "microjoules per sample", "MACs", "ACs", "prices")
+    if once:
+        header = (*header, "first layer counted once")
     lines = [
         "## Energy",
         "",
-        f"Counted operations of one sample times {first.mac_pj} pJ per MAC and {first.ac_pj} pJ per AC (45 nm), at the "
-        f"activity measured on {first.n_images:,} samples; memory traffic is not part of it. "
-        f"{first.mean_firing_rate:.4f} spikes per neuron and time step.",
+        f"Counted operations of one sample at the activity measured on {first.n_images:,} samples, times the prices of "
+        f"`{first.hardware}`. Only the convention `memory` counts reads and writes, from packed ones to single ones.",
         "",
-        *markdown_table(("convention", "microjoules per sample", "MACs", "ACs", *once), rows),
+        *markdown_table(header, rows),
+        "",
+        *(f"- {line}" for line in first.comparison.lines()),
+        *(f"- {e.convention}: not priced: {what}" for e in energies for what in e.unpriced),
     ]
     for report in energies:
         rows = [

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from spikesearch.errors import ExportError, MissingDependencyError
 from spikesearch.nn import Spikformer
+from spikesearch.nn.lif import NormedLIF
 
 # Another runtime adds in another order, which may tip a neuron that is at its threshold: classes must agree on 99 % of
 # the samples, and the logits of a typical sample must be the same to 1 % of how much logits differ between samples.
@@ -45,11 +46,24 @@ class UnrolledLIF(nn.Module):
         return torch.stack(spikes)
 
 
+class UnrolledNormedLIF(UnrolledLIF):
+    """The same for neurons with a batch-norm of their own."""
+
+    def __init__(self, node: NormedLIF) -> None:
+        super().__init__(node.tau, node.v_threshold)
+        self.bn = node.bn
+
+    def forward(self, x_seq: Tensor) -> Tensor:
+        return super().forward(self.bn(x_seq.flatten(0, -2)).view(x_seq.shape))
+
+
 def portable(net: Spikformer) -> Spikformer:
     """Return a copy on the CPU, in evaluation mode, whose neurons are :class:`UnrolledLIF`."""
     net = copy.deepcopy(net).cpu().eval()
     for name, module in list(net.named_modules()):
-        if isinstance(module, LIFNode):
+        if isinstance(module, NormedLIF):
+            net.set_submodule(name, UnrolledNormedLIF(module))
+        elif isinstance(module, LIFNode):
             net.set_submodule(name, UnrolledLIF(module.tau, module.v_threshold))
     return net.requires_grad_(False)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from spikesearch.extensions import EXPORT_FORMATS, Registry
 
@@ -51,7 +51,6 @@ class ExportFormat:
         write: Writes the files into an empty folder, compares the result with the network and returns how they compare.
         check: Fails where nothing can be written, before anything is.
         options: Keyword arguments of :func:`~spikesearch.export.export_network` that this format takes.
-        refused: Other names that are asked for, and what says why there can be no such format.
     """
 
     name: str
@@ -60,7 +59,6 @@ class ExportFormat:
     write: Callable[[Path, Export], dict[str, Any]]
     check: Callable[[Spikformer, Mapping[str, Any]], object] = _anything
     options: tuple[str, ...] = ()
-    refused: Mapping[str, Callable[[Spikformer], NoReturn]] = field(default_factory=dict)
 
 
 FORMATS: Registry[ExportFormat] = EXPORT_FORMATS

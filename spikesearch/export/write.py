@@ -38,7 +38,8 @@ def export_network(
     Args:
         net: The network, on any device.
         folder: Folder to write; one that holds the same network in the same format is replaced.
-        to: A key of :data:`spikesearch.export.FORMATS`: ``safetensors``, ``timm``, ``onnx``, ``torch``, ``nir-stem``.
+        to: A key of :data:`spikesearch.export.FORMATS`: ``safetensors``, ``timm``, ``onnx``, ``torch``, ``nir``,
+            ``nir-stem``.
         samples: Some real samples ``[N, C, H, W]`` or ``[N, F, C, H, W]``, normalised.
         facts: What else is known of the network, see :func:`~spikesearch.export.card.model_card`.
         energies: For the model card, one report per convention.
@@ -85,9 +86,6 @@ def check_format(net: Spikformer, to: str, **options: object) -> ExportFormat:
         ExportError: If the format does not exist, cannot hold the network or has no such option.
         MissingDependencyError: Without the extra that the format needs.
     """
-    for other in FORMATS.values():
-        if to in other.refused:
-            other.refused[to](net)
     if to not in FORMATS:
         raise ExportError(f"`to` {FORMATS.expected(to)}")
     chosen, given = FORMATS[to], _given(options)

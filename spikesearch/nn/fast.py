@@ -9,7 +9,7 @@ from spikingjelly.activation_based.neuron import LIFNode
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from spikesearch.nn.lif import FixedLIF, NormedLIF, StatelessNeuron, StreamLIF
+from spikesearch.nn.lif import FixedLIF, LearnedTau, NormedLIF, StatelessNeuron, StreamLIF, learned_tau
 from spikesearch.nn.modules import UnitModule
 from spikesearch.nn.network import Spikformer
 
@@ -59,15 +59,21 @@ def fast_copy(net: Spikformer) -> Spikformer:
             elif isinstance(child, StreamLIF):
                 setattr(module, name, _StatelessStreamLIF(child))
             elif isinstance(child, LIFNode):
-                setattr(module, name, FixedLIF(child.v_threshold, child.tau))
+                setattr(module, name, FixedLIF(child.v_threshold, _tau_of(child)))
     return twin
+
+
+def _tau_of(node: LIFNode) -> float | LearnedTau:
+    """Return the time constant of a node, or where it is learnt."""
+    learned = learned_tau(node)
+    return node.tau if learned is None else learned
 
 
 class _StatelessNormedLIF(FixedLIF):
     """The same for :class:`~spikesearch.nn.lif.NormedLIF`, with its batch-norm."""
 
     def __init__(self, node: NormedLIF) -> None:
-        super().__init__(node.v_threshold, node.tau)
+        super().__init__(node.v_threshold, _tau_of(node))
         self.bn = node.bn
 
     def forward(self, x_seq: Tensor) -> Tensor:
@@ -79,7 +85,11 @@ class _StatelessStreamLIF(StatelessNeuron):
 
     def __init__(self, node: StreamLIF) -> None:
         super().__init__()
-        self.gene, self.tau, self.v_threshold = node.gene, node.tau, node.v_threshold
+        self.gene, self.v_threshold = node.gene, node.v_threshold
+        tau = _tau_of(node)
+        if isinstance(tau, LearnedTau):
+            self.learned_tau = tau
+        self.tau = node.tau
 
     def get_extra_state(self) -> Tensor:
         return torch.tensor(self.v_threshold, device="cpu")

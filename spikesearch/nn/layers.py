@@ -21,6 +21,7 @@ from spikesearch.nn.lif import (
     NormedLIF,
     PlainLIF,
     StreamLIF,
+    start_of,
 )
 from spikesearch.nn.units import BlockPlace, Unit
 from spikesearch.space.residual import RESIDUALS
@@ -87,7 +88,7 @@ class PlainLayers:
         kind = nn.BatchNorm2d if unit.layer.op == "conv" else nn.BatchNorm1d
         norm = kind(unit.outputs * unit.layer.groups)
         if unit.spiking:
-            nn.init.constant_(norm.weight, unit.spec.v_threshold * unit.spec.tau / 2)
+            nn.init.constant_(norm.weight, unit.spec.v_threshold * start_of(unit.spec.tau) / 2)
         return norm
 
     def neurons(self, unit: Unit) -> nn.Module:
@@ -125,7 +126,10 @@ class ElasticLayers:
         return ElasticBatchNorm(unit.outputs, groups=unit.layer.groups)
 
     def neurons(self, unit: Unit) -> nn.Module:
-        return ElasticLIF(self.space.v_thresholds, self.space.taus) if unit.spiking else Currents()
+        if not unit.spiking:
+            return Currents()
+        centred = RESIDUALS[self.residual].normed
+        return ElasticLIF(self.space.v_thresholds, self.space.taus, centred=centred)
 
     def stream_neurons(self, unit: Unit) -> nn.Module:
         if unit.normed:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from spikingjelly.activation_based import functional, neuron, surrogate
@@ -23,16 +23,17 @@ from torch.autograd.function import once_differentiable
 
 from spikesearch.nn.elastic import Elastic, ElasticStreamNorm, StreamNorm, positive
 from spikesearch.nn.kernel import lif_kernel
+from spikesearch.space.genes import LEARNED_TAU
 
 SURROGATE_SLOPE = 4.0
 
 
-def lif(x_seq: Tensor, *, tau: float, v_threshold: float, surrogate_slope: float = SURROGATE_SLOPE) -> Tensor:
+def lif(x_seq: Tensor, *, tau: float | Tensor, v_threshold: float, surrogate_slope: float = SURROGATE_SLOPE) -> Tensor:
     """Run LIF neurons over time from rest; nothing is remembered afterwards.
 
     Args:
         x_seq: Input currents, shape ``[T, ...]``; may be a view that repeats one step (stride 0).
-        tau: Membrane time constant in time steps, > 1.
+        tau: Membrane time constant in time steps, > 1; a tensor of one element gets a gradient.
         v_threshold: Firing threshold, > 0.
         surrogate_slope: ``alpha`` of SpikingJelly's ``surrogate.Sigmoid``, > 0.
 
@@ -42,7 +43,7 @@ def lif(x_seq: Tensor, *, tau: float, v_threshold: float, surrogate_slope: float
     Raises:
         ValueError: If ``tau``, ``v_threshold`` or ``surrogate_slope`` is out of range.
     """
-    if not tau > 1:
+    if not isinstance(tau, Tensor) and not tau > 1:
         raise ValueError(f"`tau` must be above 1, but got {tau}.")
     if not v_threshold > 0:
         raise ValueError(f"`v_threshold` must be above 0, but got {v_threshold}.")
@@ -51,13 +52,16 @@ def lif(x_seq: Tensor, *, tau: float, v_threshold: float, surrogate_slope: float
     if torch.compiler.is_compiling():
         return _unrolled(x_seq, tau, v_threshold, surrogate_slope)
     if x_seq.device.type == "cuda" and torch.version.hip is None and x_seq.numel():
-        return _spikingjelly(x_seq, tau, v_threshold, surrogate_slope)
+        if isinstance(tau, Tensor) and tau.requires_grad and torch.is_grad_enabled():
+            return _unrolled(x_seq, tau, v_threshold, surrogate_slope)
+        return _spikingjelly(x_seq, float(tau), v_threshold, surrogate_slope)
     # Under mixed precision too the membrane is float32: thresholds would be missed in bfloat16.
     if x_seq.dtype == torch.bfloat16 and not (torch.is_grad_enabled() and x_seq.requires_grad):
         kernel = lif_kernel() if _fits_kernel(x_seq) else None
         if kernel is not None:
-            return _fused(kernel.forward_bf16, x_seq, tau, v_threshold)
-    spikes: Tensor = _LIF.apply(x_seq.float(), float(tau), float(v_threshold), float(surrogate_slope))
+            return _fused(kernel.forward_bf16, x_seq, float(tau), v_threshold)
+    constant = tau if isinstance(tau, Tensor) else torch.tensor(float(tau), dtype=torch.float64)
+    spikes: Tensor = _LIF.apply(x_seq.float(), constant, float(v_threshold), float(surrogate_slope))
     return spikes.to(x_seq.dtype)
 
 
@@ -85,7 +89,7 @@ def _spikingjelly(x_seq: Tensor, tau: float, v_threshold: float, slope: float) -
     return result
 
 
-def _unrolled(x_seq: Tensor, tau: float, v_threshold: float, slope: float) -> Tensor:
+def _unrolled(x_seq: Tensor, tau: float | Tensor, v_threshold: float, slope: float) -> Tensor:
     """Return the same in operations that ``torch.compile`` can fuse, which it cannot do with :class:`_LIF`."""
     v = torch.zeros_like(x_seq[0], dtype=torch.float32)
     spikes = []
@@ -102,8 +106,9 @@ class _LIF(torch.autograd.Function):
     """Saves its input alone: the backward pass computes the membrane again, which is cheaper than storing it."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, tau: float, v_threshold: float, slope: float) -> Tensor:
-        ctx.save_for_backward(x)
+    def forward(ctx: Any, x: Tensor, constant: Tensor, v_threshold: float, slope: float) -> Tensor:
+        tau = float(constant)
+        ctx.save_for_backward(x, constant)
         ctx.neuron = tau, v_threshold, slope
         kernel = lif_kernel() if _fits_kernel(x) else None
         if kernel is not None:
@@ -116,8 +121,8 @@ class _LIF(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_spikes: Tensor) -> tuple[Tensor, None, None, None]:
-        (x,) = ctx.saved_tensors
+    def backward(ctx: Any, grad_spikes: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        x, constant = ctx.saved_tensors
         tau, v_threshold, slope = ctx.neuron
         grad_x = _empty_steps(x)
         kernel = lif_kernel() if _fits_kernel(x) else None
@@ -137,7 +142,7 @@ class _LIF(torch.autograd.Function):
                 slope,
                 torch.get_num_threads(),
             )
-            return grad_x, None, None, None
+            return grad_x, _grad_tau(ctx, x, constant, grad_x), None, None
         charges = [h.clone() for h in _charge(x, torch.zeros_like(x[0]), tau, v_threshold)]
         grad_v = torch.zeros_like(x[0])
         for t in reversed(range(len(charges))):
@@ -146,7 +151,23 @@ class _LIF(torch.autograd.Function):
             grad_h = grad_spikes[t] * (slope * (1 - sigmoid) * sigmoid) + grad_v * (h < v_threshold)
             grad_x[t] = grad_h / tau
             grad_v = grad_h - grad_x[t]
-        return grad_x, None, None, None
+        return grad_x, _grad_tau(ctx, x, constant, grad_x), None, None
+
+
+def _grad_tau(ctx: Any, x: Tensor, constant: Tensor, grad_x: Tensor) -> Tensor | None:
+    """Return the gradient of the time constant, where it is learnt.
+
+    With ``h = v + (x - v) / tau``, of which the gradient is ``tau * grad_x``, it is the sum of ``-grad_x * (h - v)``.
+    """
+    if not ctx.needs_input_grad[1]:
+        return None
+    tau, v_threshold, _ = ctx.neuron
+    v, total = torch.zeros_like(x[0]), torch.zeros((), dtype=torch.float64, device=x.device)
+    for step, grad in zip(x, grad_x, strict=True):
+        h = (step - v) / tau + v
+        total -= (grad * (h - v)).sum(dtype=torch.float64)
+        v = h.masked_fill(h >= v_threshold, 0.0)
+    return total.to(constant)
 
 
 def _charge(x: Tensor, v: Tensor, tau: float, v_threshold: float) -> Any:
@@ -177,6 +198,34 @@ def _fits_kernel(x: Tensor) -> bool:
     return True
 
 
+class LearnedTau(nn.Module):
+    """A time constant that is learnt: ``tau = 1 + exp(-w)``, above 1 whatever ``w`` is.
+
+    SpikingJelly's ``ParametricLIFNode`` has the same ``w`` (Fang et al., "Incorporating Learnable Membrane Time
+    Constant", ICCV 2021). It starts at 2.
+    """
+
+    START = 2.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(()))
+
+    def forward(self) -> Tensor:
+        """Return the time constant in time steps, of no dimensions."""
+        return 1 + torch.exp(-self.w)
+
+
+def start_of(tau: float) -> float:
+    """Return the time constant at which a training begins."""
+    return LearnedTau.START if tau == LEARNED_TAU else tau
+
+
+def learned_tau(neurons: nn.Module) -> LearnedTau | None:
+    """Return the time constant that neurons learn, if they do."""
+    return cast("LearnedTau | None", neurons._modules.get("learned_tau"))
+
+
 class StatelessNeuron(nn.Module):
     """Base of all neurons that are computed by :func:`lif`.
 
@@ -186,8 +235,11 @@ class StatelessNeuron(nn.Module):
 
     surrogate_slope = SURROGATE_SLOPE
 
-    def spikes(self, x_seq: Tensor, v_threshold: float, tau: float) -> Tensor:
-        """Return the spikes of :func:`lif`."""
+    def spikes(self, x_seq: Tensor, v_threshold: float, tau: float | Tensor) -> Tensor:
+        """Return the spikes of :func:`lif`; a time constant that is learnt takes the place of ``tau``."""
+        learned = learned_tau(self)
+        if learned is not None:  # in evaluation the number, as plain neurons compute with it
+            tau = learned() if self.training else float(learned().detach())
         return lif(x_seq, tau=tau, v_threshold=v_threshold, surrogate_slope=self.surrogate_slope)
 
 
@@ -212,21 +264,35 @@ class ElasticLIF(Elastic, StatelessNeuron):
     never fire on them. The gain multiplies the current and starts at ``v_threshold * tau / 2``, so that at first every
     choice fires about equally. :class:`~spikesearch.nn.elastic.ElasticBatchNorm` folds it into scale and shift.
 
+    What all choices have in common, the scale of the batch-norm learns as well, and a scale that two parameters learn
+    moves twice as fast: the neurons of a supernet fire about 1.3 times as much as those of a network that is trained
+    alone. ``centred`` gains differ between the choices, but their mean stays where it began.
+
     Args:
         v_thresholds: The choices of the threshold.
         taus: The choices of the membrane time constant.
+        centred: Whether the mean of the log-gains is kept; the gains of networks as they were first published are not.
     """
 
-    def __init__(self, v_thresholds: tuple[float, ...], taus: tuple[float, ...]) -> None:
+    def __init__(self, v_thresholds: tuple[float, ...], taus: tuple[float, ...], *, centred: bool = False) -> None:
         super().__init__()
         self.v_thresholds = v_thresholds
         self.taus = taus
-        start = torch.outer(torch.tensor(v_thresholds), torch.tensor(taus)) / 2
-        self.log_gain = nn.Parameter(start.log())
+        self.centred = centred
+        if taus == (LEARNED_TAU,):
+            self.learned_tau = LearnedTau()
+        self.log_gain = nn.Parameter(self._start())
 
     def gain(self, v_threshold: float, tau: float) -> Tensor:
         """Return the positive scalar that multiplies the current of neurons with these genes."""
-        return self.log_gain[self.v_thresholds.index(v_threshold), self.taus.index(tau)].exp()
+        gains: Tensor = self.log_gain
+        if self.centred:
+            gains = gains + (self._start().mean().to(gains) - gains.mean())
+        return gains[self.v_thresholds.index(v_threshold), self.taus.index(tau)].exp()
+
+    def _start(self) -> Tensor:
+        taus = torch.tensor([start_of(tau) for tau in self.taus])
+        return (torch.outer(torch.tensor(self.v_thresholds), taus) / 2).log()
 
     def forward(self, x_seq: Tensor, v_threshold: float, tau: float) -> Tensor:
         """Return the spikes of :func:`lif`."""
@@ -265,7 +331,7 @@ class ElasticNormedLIF(ElasticLIF):
     """
 
     def __init__(self, width: int, v_thresholds: tuple[float, ...], taus: tuple[float, ...]) -> None:
-        super().__init__(v_thresholds, taus)
+        super().__init__(v_thresholds, taus, centred=True)
         self.bn = ElasticStreamNorm(width)
 
     def forward(self, x_seq: Tensor, v_threshold: float, tau: float) -> Tensor:
@@ -279,13 +345,17 @@ class FixedLIF(StatelessNeuron):
 
     Args:
         v_threshold: Firing threshold, > 0.
-        tau: Membrane time constant in time steps, > 1.
+        tau: Membrane time constant in time steps, > 1; or where it is learnt.
     """
 
-    def __init__(self, v_threshold: float, tau: float) -> None:
+    def __init__(self, v_threshold: float, tau: float | LearnedTau) -> None:
         super().__init__()
         self.v_threshold = v_threshold
-        self.tau = tau
+        self.tau = LEARNED_TAU
+        if isinstance(tau, LearnedTau):
+            self.learned_tau = tau
+        else:
+            self.tau = tau
 
     def forward(self, x_seq: Tensor) -> Tensor:
         """Return the spikes of :func:`lif`."""
@@ -311,16 +381,17 @@ class Currents(NoLIF):
 class PlainLIF(neuron.LIFNode):
     """SpikingJelly's multi-step LIF node that keeps nothing in evaluation mode, so that threads may share a network.
 
-    There it computes :func:`lif`, the same spikes bit for bit; in training mode it is SpikingJelly's own.
+    There it computes :func:`lif`, the same spikes bit for bit; in training mode it is SpikingJelly's own, unless its
+    time constant is learnt.
 
     Args:
         v_threshold: Firing threshold, > 0.
-        tau: Membrane time constant in time steps, > 1.
+        tau: Membrane time constant in time steps, > 1; 0: learnt.
     """
 
     def __init__(self, v_threshold: float, tau: float) -> None:
         super().__init__(
-            tau=float(tau),
+            tau=start_of(float(tau)),
             decay_input=True,
             v_threshold=float(v_threshold),
             v_reset=0.0,
@@ -328,9 +399,30 @@ class PlainLIF(neuron.LIFNode):
             detach_reset=True,
             step_mode="m",
         )
+        if tau == LEARNED_TAU:
+            self.learned_tau = LearnedTau()
+
+    @property
+    def gene_tau(self) -> float:
+        """The gene: 0 for a time constant that is learnt."""
+        return self._tau if learned_tau(self) is None else LEARNED_TAU
+
+    @property
+    def tau(self) -> float:
+        """Membrane time constant in time steps."""
+        learned = learned_tau(self)
+        return self._tau if learned is None else float(learned().detach())
+
+    @tau.setter
+    def tau(self, value: float) -> None:
+        self._tau = value
 
     def forward(self, x_seq: Tensor) -> Tensor:
         """Return spikes ``[T, ...]``."""
+        learned = learned_tau(self)
+        if learned is not None and self.training and self.step_mode == "m":
+            slope = self.surrogate_function.alpha
+            return lif(x_seq, tau=learned(), v_threshold=self.v_threshold, surrogate_slope=slope)
         if self.training or self.step_mode != "m":
             spikes: Tensor = super().forward(x_seq)
             return spikes
@@ -352,7 +444,7 @@ class StreamLIF(PlainLIF):
     def __init__(self, gene: float, tau: float) -> None:
         super().__init__(gene, tau)
         self.gene = float(gene)
-        self.set_extra_state(torch.tensor(2 / tau, device="cpu"))
+        self.set_extra_state(torch.tensor(2 / start_of(tau), device="cpu"))
 
     @property
     def gain(self) -> float:
@@ -381,7 +473,7 @@ class NormedLIF(PlainLIF):
     def __init__(self, width: int, v_threshold: float, tau: float) -> None:
         super().__init__(v_threshold, tau)
         self.bn = StreamNorm(width)
-        nn.init.constant_(self.bn.weight, v_threshold * tau / 2)
+        nn.init.constant_(self.bn.weight, v_threshold * start_of(tau) / 2)
 
     def forward(self, x_seq: Tensor) -> Tensor:
         """Return spikes of currents ``[T, N, L, C]``."""

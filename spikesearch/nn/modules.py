@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from spikesearch.nn.elastic import ChannelStats, ElasticBatchNorm, ElasticConv2d, ElasticLinear
 from spikesearch.nn.functional import Shortcut, images_4d, tile_channels, to_maps, to_tokens
 from spikesearch.nn.layers import Layers, run
-from spikesearch.nn.lif import ElasticLIF, ElasticNormedLIF, NormedLIF
+from spikesearch.nn.lif import ElasticLIF
 from spikesearch.nn.plan import BranchPlan, Spec
 from spikesearch.nn.units import SPS, STEM_STAGES, BlockPlace, Unit, branch_plans
 from spikesearch.space.architecture import Architecture, BlockSpec
@@ -131,8 +131,6 @@ class Stem(nn.Module):
 
 def read_maps(neurons: nn.Module, x_seq: Tensor, spec: Spec) -> Tensor:
     """Return what neurons that read a stream make of one of feature maps ``[T, N, C, H, W]``."""
-    if not isinstance(neurons, ElasticNormedLIF | NormedLIF):
-        return run(neurons, x_seq, spec.v_threshold, spec.tau)
     spikes = run(neurons, x_seq.permute(0, 1, 3, 4, 2), spec.v_threshold, spec.tau)
     return spikes.permute(0, 1, 4, 2, 3)
 
@@ -190,6 +188,16 @@ class Branch(nn.Module):
         """Return what is added to the stream."""
         x_seq = run(self.lif_in, x_seq, spec.v_threshold, spec.tau)
         return self.plan.forward(self, x_seq, arch, spec)
+
+    def run_layers(self, x_seq: Tensor, arch: Architecture, spec: BlockSpec) -> Tensor:
+        """Run the layers one behind the other on tokens; convolutions see them as maps."""
+        for layer in self.plan.layers:
+            unit = self.get_submodule(layer.name)
+            if layer.op == "conv":
+                x_seq = to_tokens(unit(to_maps(x_seq), arch, spec))
+            else:
+                x_seq = unit(x_seq, arch, spec)
+        return x_seq
 
 
 class Block(nn.Module):

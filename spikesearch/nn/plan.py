@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -76,7 +75,7 @@ def _share(share: Share, spec: Spec) -> float:
     return getattr(spec, share) if isinstance(share, str) else share
 
 
-class BranchPlan(ABC):
+class BranchPlan:
     """A residual branch of a block: its layers, and the function that runs them.
 
     Attributes:
@@ -95,9 +94,13 @@ class BranchPlan(ABC):
         """Return further modules of the branch, by name; :attr:`fixed_neurons` must be among them."""
         return {}
 
-    @abstractmethod
+    @property
+    def chain(self) -> bool:
+        """Whether the branch is its layers one behind the other, and nothing else."""
+        return type(self).forward is BranchPlan.forward
+
     def forward(self, branch: Branch, x_seq: Tensor, arch: Architecture, spec: BlockSpec) -> Tensor:
-        """Return what the branch adds to the stream.
+        """Return what the branch adds to the stream; by default, of its layers one behind the other.
 
         Args:
             branch: Holds the units, under the names of the layers, and the extras.
@@ -106,3 +109,4 @@ class BranchPlan(ABC):
             arch: The architecture that is run.
             spec: The genes of the block.
         """
+        return branch.run_layers(x_seq, arch, spec)

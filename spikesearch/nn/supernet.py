@@ -16,7 +16,7 @@ from spikesearch.errors import SpikesearchError
 from spikesearch.nn.elastic import ChannelStats, ElasticBatchNorm, ElasticLinear
 from spikesearch.nn.functional import classify, time_first
 from spikesearch.nn.layers import ElasticLayers, run
-from spikesearch.nn.lif import ElasticNormedLIF, ElasticStreamLIF, NormedLIF, StreamLIF
+from spikesearch.nn.lif import ElasticNormedLIF, ElasticStreamLIF, LearnedTau, NormedLIF, StreamLIF
 from spikesearch.nn.modules import Block, UnitModule
 from spikesearch.nn.network import Network, Spikformer
 from spikesearch.nn.units import stage_module
@@ -144,8 +144,7 @@ class Supernet(Network):
         Raises:
             SpikesearchError: Outside a ``with supernet.subnet(arch)`` block.
         """
-        arch = self._chosen()
-        return self.classify(self.stream(x, arch))
+        return self.classify(self.stream(x, self.arch))
 
     def segments(self, arch: Architecture) -> tuple[Segment, ...]:
         """Return the parts that :meth:`forward` runs one behind the other in front of the head.
@@ -178,7 +177,7 @@ class Supernet(Network):
 
     def classify(self, x_seq: Tensor) -> Tensor:
         """Return the logits ``[N, classes]`` of the state ``[T, N, tokens, D]`` behind the last stage."""
-        return classify(self.features(x_seq, self._chosen()), lambda x: run(self.head, x, self.num_classes))
+        return classify(self.features(x_seq, self.arch), lambda x: run(self.head, x, self.num_classes))
 
     @torch.no_grad()
     def calibrate(self, arch: Architecture, images: Tensor) -> dict[str, ChannelStats]:
@@ -256,17 +255,19 @@ class Supernet(Network):
                 own = {"weight": module.sliced_weight(unit.inputs, unit.outputs), "bias": module.bias}
             state.update({f"{unit.name}.{key}": value for key, value in own.items()})
         for name, node in net.named_modules():
-            if isinstance(node, NormedLIF):
+            if isinstance(node, LearnedTau):
+                state[f"{name}.w"] = self.get_parameter(f"{name}.w")
+            elif isinstance(node, NormedLIF):
                 elastic = self.get_submodule(name)
                 assert isinstance(elastic, ElasticNormedLIF)
-                gain = elastic.gain(node.v_threshold, node.tau)
+                gain = elastic.gain(node.v_threshold, node.gene_tau)
                 frozen = None if stats is None else stats.get(f"{name}.bn")
                 own = elastic.bn.plain_state(node.bn.num_features, gain, frozen)
                 state.update({f"{name}.bn.{key}": value for key, value in own.items()})
             elif isinstance(node, StreamLIF):
                 elastic = self.get_submodule(name)
                 assert isinstance(elastic, ElasticStreamLIF)
-                state[f"{name}._extra_state"] = torch.tensor(elastic.threshold(node.gene, node.tau))
+                state[f"{name}._extra_state"] = torch.tensor(elastic.threshold(node.gene, node.gene_tau))
         net.load_state_dict(state)
         return net.to(next(self.parameters()).device).eval()
 
@@ -278,7 +279,13 @@ class Supernet(Network):
         """Return the names of the parameters that timm's optimisers must not decay: the log-gains."""
         return {name for name, _ in self.named_parameters() if name.endswith("log_gain")}
 
-    def _chosen(self) -> Architecture:
+    @property
+    def arch(self) -> Architecture:
+        """The architecture that is chosen.
+
+        Raises:
+            SpikesearchError: Outside a ``with supernet.subnet(arch)`` block.
+        """
         if self._arch is None:
             raise SpikesearchError("Choose an architecture first: `with supernet.subnet(arch): supernet(x)`.")
         return self._arch

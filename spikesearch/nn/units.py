@@ -17,10 +17,14 @@ from spikesearch.extensions import MIXERS
 from spikesearch.nn.mlp import ChannelMLP
 from spikesearch.nn.plan import BranchPlan, Channels, Layer, Spec
 from spikesearch.space.architecture import STEM_DIVISOR, Architecture, BlockSpec, StemSpec
+from spikesearch.space.genes import LEARNED_TAU
 from spikesearch.space.residual import RESIDUALS
 
-Enters = Literal["pixels", "events", "spikes", "sums", "currents"]
-"""What a layer multiplies: images, event counts, spikes, or sums of spikes. Nothing multiplies currents."""
+Enters = Literal["pixels", "events", "spikes", "sums", "currents", "values"]
+"""What a layer multiplies: images, event counts, spikes, or sums of spikes; in networks of other kinds, any values.
+
+Nothing multiplies currents.
+"""
 
 HEAD, HEAD_NEURONS = "head", "head_lif"
 
@@ -127,10 +131,17 @@ class Unit:
 
     @property
     def parameters(self) -> int:
-        """Learnable values: weights, two per channel of a batch-norm, or the bias of the head."""
+        """Learnable values: weights, two per channel of a batch-norm, or the bias of the head; time constants."""
         inputs = 1 if self.layer.depthwise else self.inputs
         own = (inputs * self.layer.kernel + (1 if self.averages else 2)) * self.outputs * self.layer.groups
-        return own + (2 * self.inputs if self.normed else 0)
+        taus = (self.spiking + (self.fed_by is not None)) if self.spec.tau == LEARNED_TAU else 0
+        return own + (2 * self.inputs if self.normed else 0) + taus
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its parameters and buffers in a plain network: float32, and a counter per batch-norm."""
+        norms = ([] if self.averages else [self.outputs * self.layer.groups]) + ([self.inputs] if self.normed else [])
+        return 4 * self.parameters + sum(2 * 4 * channels + 8 for channels in norms)
 
 
 class BlockPlace(NamedTuple):

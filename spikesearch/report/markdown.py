@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from spikesearch.energy import energy_model
 from spikesearch.errors import MissingDependencyError, StudyError
 from spikesearch.io import atomic_write_bytes, atomic_write_text, user_path
 from spikesearch.report.figures import pareto_figure
@@ -58,7 +59,7 @@ def study_report(session: Session, *, picture: str | None = None) -> str:
         f"# Study {result.name}",
         "",
         f"{states}. Every energy is in microjoules per sample under the `{result.convention}` convention, with "
-        f"{config.scoring.mac_pj} pJ per MAC and {config.scoring.ac_pj} pJ per AC.",
+        f"{energy_model(config.scoring).prices()}.",
         f"F_AEB = accuracy * (energy / reference energy) ** -{config.report.beta}.",
         "",
         "## Recommended and reference",
@@ -79,7 +80,7 @@ def study_report(session: Session, *, picture: str | None = None) -> str:
         lines += [f"Hypervolume of (1 - accuracy, energy / reference energy), at most 1: {result.hypervolume:.4f}.", ""]
     for role, trial in (("recommended", result.recommended), ("reference", result.reference)):
         if trial is not None:
-            _, energy = session.scorer().evaluate(trial.architecture, "search")
+            _, energy = session.scorer().evaluate(trial.architecture, "search", detailed=True)
             lines += [f"## Energy of the {role} architecture, layer by layer", "", "```", energy.table(), "```", ""]
             lines += ["```json", json.dumps(trial.architecture.to_dict()), "```", ""]
     attrs = session.study.user_attrs

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spikesearch.energy.activity import Activity
-from spikesearch.energy.measure import measure_activity
+from spikesearch.energy.other import measure_any
 
 if TYPE_CHECKING:
     from spikesearch.data import Split
@@ -38,13 +38,17 @@ def observe(model: nn.Module, split: Split, *, batch_size: int, device: torch.de
     """Run a network, or a supernet with a chosen subnet, once over a split.
 
     Args:
-        model: The network, on ``device``, in the mode that it is to be observed in.
+        model: The network, on ``device``, in the mode that it is to be observed in; of any kind that
+            :class:`~spikesearch.EnergyModel` takes. It returns logits ``[N, classes]``, or ``[T, N, classes]``.
         split: Its samples, in order.
         batch_size: Samples per forward pass.
         device: Where to compute.
     """
     right = []
-    with measure_activity(model) as activity:
+    with measure_any(model) as activity:
         for _, images, labels in split.batches(batch_size):
-            right.append(model(images.to(device)).argmax(-1).cpu() == labels)
+            logits = model(images.to(device))
+            if logits.ndim == 3:  # of every time step
+                logits = logits.mean(0)
+            right.append(logits.argmax(-1).cpu() == labels)
     return Observation(torch.cat(right), activity)

@@ -150,7 +150,7 @@ class Scorer:
 
     @torch.no_grad()
     def evaluate(
-        self, arch: Architecture, split: SplitName = "search", *, race: Race | None = None
+        self, arch: Architecture, split: SplitName = "search", *, race: Race | None = None, detailed: bool = False
     ) -> tuple[float, EnergyReport]:
         """Return accuracy (fraction) and energy report of an architecture with inherited weights.
 
@@ -158,6 +158,7 @@ class Scorer:
             arch: An architecture of the supernet's space.
             split: Which images.
             race: Looks on after every batch.
+            detailed: Whether the report compares in NeuroBench's terms, too; earlier scores do not help with that.
 
         Raises:
             Dominated: By the race.
@@ -165,17 +166,17 @@ class Scorer:
         """
         stages = self.supernet.segments(arch)
         reduced = split == "search" and self.config.precision == "bfloat16"
-        if split == "search" and self.cache.limit:
+        if split == "search" and self.cache.limit and not detailed:
             path = self.cache.find([stage.genes for stage in stages])
             run = _Run(arch, stages, path, keep=True, reduced=reduced)
-        else:  # the test split is scored once: nothing to share
+        else:  # the test split is scored once, and details are not kept: nothing to share
             run = _Run(arch, stages, reduced=reduced)
         self._calibrate(run)
         images: Split = getattr(self.data, split)
         correct = 0
         energies: list[float] = []
         new = Activity()
-        with self.supernet.subnet(arch, run.stats), measure_activity(self.supernet) as recorded:
+        with self.supernet.subnet(arch, run.stats), measure_activity(self.supernet, detailed=detailed) as recorded:
             recorded.static = self.data.frames is None
             for number, start in enumerate(range(0, len(images), self.config.batch_size)):
                 positions = range(start, min(start + self.config.batch_size, len(images)))

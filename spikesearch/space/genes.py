@@ -64,6 +64,7 @@ class Gene:
         active: When the gene exists; ``None``: always.
         branch: Of a block's gene: the first residual branch of the block that depends on it.
         suggested: The choices in a new study file.
+        words: Words that may be written for a value, and the value that architectures hold.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Gene:
     active: Condition | None = None
     branch: Literal["mixer", "mlp"] = "mixer"
     suggested: tuple[Any, ...] = ()
+    words: tuple[tuple[str, Any], ...] = ()
 
     @property
     def absent(self) -> Any:
@@ -91,14 +93,19 @@ class Gene:
         return self.default is not None or self.active is not None
 
     def read(self, name: str, value: Any) -> Any:
-        """Return a value as the gene's type.
+        """Return a value, or what a word stands for, as the gene's type.
 
         Raises:
             SpaceError: If it is of another type.
         """
+        value = self.said(value)
         if self.kind is int:
             return integer(name, value)
         return real(name, value) if self.kind is float else text(name, value)
+
+    def said(self, value: Any) -> Any:
+        """Return what a word stands for; anything else as it is."""
+        return dict(self.words).get(value, value) if isinstance(value, str) else value
 
     def pick(self, choices: Sequence[Any], position: int | None) -> Any:
         """Return the choice of a typical architecture.
@@ -117,6 +124,9 @@ class Gene:
         """Return a value as text; a dash for a gene that does not exist there."""
         if self.default is None and self.optional and value == self.absent:
             return "-"
+        for word, meant in self.words:
+            if value == meant:
+                return word
         return f"{value:g}" if self.kind is float else str(value)
 
 
@@ -203,21 +213,32 @@ def _row(**columns: Any) -> dict[str, partial[Gene]]:
     return {"row": partial(Gene, **columns)}
 
 
+LEARNED_TAU = 0.0
+"""Stands for a time constant that is no gene but learnt, by every layer of neurons for itself."""
+
+
+def _time_constant(name: str, value: float, width: int) -> None:
+    if value != LEARNED_TAU:
+        _above(1, " (time steps)")(name, value, width)
+
+
 _THRESHOLD = _row(
     choices="v_thresholds",
     about="Firing threshold of the LIF neurons, above 0; those behind an attention product keep 0.5.",
     title="threshold",
     check=_above(0),
     near=1.0,
-    suggested=(0.6, 1.0, 1.4),
+    suggested=(1.0,),
 )
 _TAU = _row(
     choices="taus",
-    about="Membrane time constant of the LIF neurons in time steps, above 1; those behind an attention product keep 2.",
+    about="Membrane time constant of the LIF neurons in time steps, above 1, or `learned`: one per layer of neurons "
+    "instead of a gene; those behind an attention product keep 2.",
     title="tau",
-    check=_above(1, " (time steps)"),
+    check=_time_constant,
     near=2.0,
     suggested=(1.25, 2.0, 4.0),
+    words=(("learned", LEARNED_TAU),),
 )
 
 
@@ -304,7 +325,7 @@ class BlockSpec:
             short="mlp",
             check=_whole_width,
             branch="mlp",
-            suggested=(1, 2, 3),
+            suggested=(0, 1, 2),
         )
     )
     v_threshold: float = field(metadata=_THRESHOLD)

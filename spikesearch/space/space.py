@@ -28,7 +28,18 @@ from spikesearch.space.architecture import (
     stage_width,
 )
 from spikesearch.space.choices import Choices
-from spikesearch.space.genes import BLOCK, DEPTH, LISTS, STAGE_LISTS, Gene, places, real, stage_prefix, with_arguments
+from spikesearch.space.genes import (
+    BLOCK,
+    DEPTH,
+    LEARNED_TAU,
+    LISTS,
+    STAGE_LISTS,
+    Gene,
+    places,
+    real,
+    stage_prefix,
+    with_arguments,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,6 +94,8 @@ else:
 def _choices_of(name: str, choices: Any, where: str = "") -> tuple[Any, ...]:
     """Return a list of choices as the space keeps it; see :class:`SearchSpace`."""
     gene, where = LISTS[name], f"{where}{name}"
+    if isinstance(choices, str) and gene.said(choices) != choices:
+        choices = (choices,)  # a word, such as `learned`, is all there is
     if isinstance(choices, str | Mapping) or not hasattr(choices, "__iter__"):
         raise SpaceError(f"`{where}` must be a list of choices, but got {choices!r}.")
     values = [gene.read(where, value) for value in choices]
@@ -190,6 +203,8 @@ class SearchSpace(_Lists):
         for name in LISTS:
             if not stages or name not in STAGE_LISTS or getattr(self, name) != ():
                 object.__setattr__(self, name, _choices_of(name, getattr(self, name)))
+        if len(self.taus) > 1 and LEARNED_TAU in self.taus:
+            raise SpaceError("`taus` must be numbers, or `learned` alone: a time constant that is learnt is no gene.")
         if len(self.stem_channels) > 1 and 0 in self.stem_channels:
             raise SpaceError(
                 "`stem_channels` must not offer 0, the width of the first stage, beside numbers of channels, but got "

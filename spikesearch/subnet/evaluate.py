@@ -49,5 +49,5 @@ def evaluate_subnet(session: Session, number: int | None, split: SplitName) -> E
         split: Which images.
     """
     trial = find_trial(session.study, number)
-    accuracy, energy = session.scorer().evaluate(trial.architecture, split)
+    accuracy, energy = session.scorer().evaluate(trial.architecture, split, detailed=True)
     return Evaluation(trial.number, split, accuracy, energy)

@@ -99,10 +99,9 @@ def _energies(session: Session, net: Spikformer) -> list[EnergyReport]:
     """Measure a network once on the search split and price it under every convention."""
     import torch
 
-    from spikesearch.energy import CONVENTIONS, EnergyModel
+    from spikesearch.energy import every_model
     from spikesearch.scoring import observe
 
     config = session.config.scoring
     seen = observe(net, session.data.search, batch_size=config.batch_size, device=torch.device(session.device))
-    models = [EnergyModel(name, mac_pj=config.mac_pj, ac_pj=config.ac_pj) for name in CONVENTIONS]
-    return [model.price(seen.activity) for model in models]
+    return [model.price(seen.activity) for model in every_model(config)]

@@ -61,6 +61,6 @@ class EnergyLoss:
         Raises:
             ValueError: If there was none.
         """
-        energy = torch.as_tensor(self._model.price(self._activity.take()).total_uJ)
+        energy = torch.as_tensor(self._model.price_part(self._activity.take()))
         self.energies.append(energy.detach())
         return self._weight * min(1.0, self.progress / _RAMP) * energy.log()

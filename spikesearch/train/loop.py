@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -397,7 +397,7 @@ def recipe_identity(config: TrainConfig, energy_model: EnergyModel) -> dict[str,
     """
     recipe = config.model_dump(mode="json", exclude={*FREE_KEYS})
     if config.energy_weight:
-        recipe["energy_model"] = asdict(energy_model)
+        recipe["energy_model"] = energy_model.to_dict()
     fields = type(config).model_fields
     return {key: value for key, value in recipe.items() if key not in _OPTIONAL_KEYS or value != fields[key].default}
 

@@ -33,7 +33,7 @@ SPACE = SearchSpace((16, 32), (1, 2), (2, 4), (1, 2), (0.6, 1.0), (2.0,), (1, 2)
 
 @pytest.fixture(scope="module")
 def config() -> StudyConfig:
-    return load_study_file(find_study_file("digits"))
+    return load_study_file(find_study_file("digits-spikformer"))
 
 
 @pytest.fixture(scope="module")

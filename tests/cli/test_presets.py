@@ -83,9 +83,11 @@ def test_beside_it_is_what_the_study_recommends(finished: Path, cli: Cli) -> Non
     ],
 )
 def test_mistakes_are_named(study: Path, cli: Cli, options: tuple[object, ...], expected: str) -> None:
-    result = cli("subnet", "retrain", "tiny", *options)
-    assert (result.status, result.out) == (2, "")
-    assert expected in result.err.splitlines()[-1]  # lines before it tell which data were looked at
+    refused = cli("subnet", "retrain", "tiny", *options)
+    assert (refused.status, refused.out) == (2, "")
+    last = refused.err.splitlines()[-1]  # data that had to be read first are named before it
+    assert last.startswith("spikesearch: error: ")
+    assert expected in last
     assert not Path("runs/tiny/retrained").exists()
 
 

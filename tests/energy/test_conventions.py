@@ -40,7 +40,7 @@ def test_a_convention_from_outside_prices_a_network() -> None:
     assert sum(spikes) > 0
     assert report.total_uJ == pytest.approx(sum(spikes) / 5 * 2e-6)
     assert report.convention == "one-per-spike"
-    assert list(CONVENTIONS) == ["one-per-spike", "spikformer", "strict"]
+    assert list(CONVENTIONS) == ["memory", "one-per-spike", "spikformer", "strict"]
 
 
 def test_a_name_belongs_to_one_convention() -> None:
@@ -49,7 +49,9 @@ def test_a_name_belongs_to_one_convention() -> None:
 
 
 def test_unknown_conventions_are_refused_with_the_nearest() -> None:
-    with pytest.raises(ValueError, match="must be one of spikformer, strict, but got 'spikeformer'; did you mean"):
+    with pytest.raises(
+        ValueError, match="must be one of memory, spikformer, strict, but got 'spikeformer'; did you mean"
+    ):
         EnergyModel("spikeformer")
-    with pytest.raises(ValueError, match="must be one of spikformer, strict, but got 'joule'"):
+    with pytest.raises(ValueError, match="must be one of memory, spikformer, strict, but got 'joule'"):
         ScoringConfig(convention="joule")

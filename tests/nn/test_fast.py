@@ -13,6 +13,8 @@ from spikesearch.energy import EnergyModel
 from spikesearch.errors import ExportError
 from spikesearch.export import save_network
 from spikesearch.nn import Supernet, fuse
+from spikesearch.nn.fast import fast_copy
+from spikesearch.space import SearchSpace
 from tests.nn.conftest import SPACE, trained
 
 
@@ -43,6 +45,21 @@ def test_images(supernet: Supernet) -> None:
 
 def test_events(events: Supernet) -> None:
     check(events, torch.rand(40, 5, 2, 8, 8, generator=torch.Generator().manual_seed(1)).round())
+
+
+@pytest.mark.parametrize("residual", ["add", "membrane", "normed"])
+@pytest.mark.parametrize("stem", ["sps", "conv"])
+def test_a_copy_trains_and_computes_the_same(residual: str, stem: str) -> None:
+    lists = {**SPACE.to_dict(), "mixers": ["ssa", "conv", "dwconv", "qk"]}
+    net = Supernet(
+        SearchSpace.from_dict(lists), in_channels=1, image_size=8, num_classes=4, residual=residual, stem=stem
+    ).extract(SearchSpace.from_dict(lists).largest)
+    images = torch.rand(8, 1, 8, 8)
+    twin = fast_copy(net)
+    assert torch.equal(twin.eval()(images), net.eval()(images))
+    torch.testing.assert_close(twin.train()(images), net.train()(images))
+    for name, value in net.state_dict().items():  # the running statistics too
+        torch.testing.assert_close(twin.state_dict()[name], value, msg=name)
 
 
 def test_a_unit_is_folded_by_hand(supernet: Supernet) -> None:

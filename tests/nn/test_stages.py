@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spikesearch.energy import EnergyModel
+from spikesearch.energy import CONVENTIONS, EnergyModel
 from spikesearch.errors import SpaceError
 from spikesearch.extensions import MIXERS
 from spikesearch.nn import Spikformer, Supernet, fuse
@@ -70,6 +70,35 @@ def test_extracted_networks_are_bit_equal_and_count_their_parameters(supernet: S
         again = Spikformer(Architecture.from_dict(arch.to_dict()), **net.settings)
         again.load_state_dict(net.state_dict())
         assert torch.equal(again.eval()(x), net(x))
+
+
+@pytest.mark.parametrize("convention", sorted(CONVENTIONS))
+def test_a_subnet_costs_what_the_extracted_network_costs(supernet: Supernet, convention: str) -> None:
+    rng, model = np.random.default_rng(2), EnergyModel(convention)
+    images, x = torch.rand(12, 3, 13, 13), torch.rand(5, 3, 13, 13)
+    for arch in (SPACE.largest, SPACE.smallest, *(SPACE.sample(rng) for _ in range(6))):
+        stats = supernet.calibrate(arch, images)
+        alone = model.report(supernet.extract(arch, stats), x)
+        with supernet.subnet(arch, stats):
+            inherited = model.report(supernet, x)
+        lines = [{line.name: line.energy_uJ for line in report.layers} for report in (alone, inherited)]
+        assert lines[1] == pytest.approx(lines[0]), arch.describe()
+
+
+@pytest.mark.parametrize("residual", sorted(RESIDUALS))
+def test_stages_behind_the_stem_of_four_convolutions(residual: str) -> None:
+    space = replace(SPACE, stem_channels=(0,))
+    shape = {**SHAPE, "stem": "sps", "pool_stages": (0, 2)}
+    net = scrambled(Supernet(space, residual=residual, **shape), 0)
+    assert isinstance(net, Supernet)
+    images, x = torch.rand(12, 3, 13, 13), torch.rand(5, 3, 13, 13)
+    for arch in (space.largest, space.smallest):
+        stats = net.calibrate(arch, images)
+        plain = net.extract(arch, stats)
+        with net.subnet(arch, stats):
+            assert torch.equal(plain(x), net(x))
+        assert plain(x).std() > 0
+        assert torch.allclose(fuse(plain)(x), plain(x), atol=1e-4)
 
 
 def naive(net: Any, x: Tensor) -> Tensor:  # noqa: C901 - one network from end to end

@@ -203,14 +203,18 @@ def test_largest_subnet_gives_every_weight_a_gradient(residual):
 
 
 @torch.no_grad()
-def test_attention_equals_spikingjelly_with_equal_weights():
-    spec = BlockSpec(num_heads=4, mlp_ratio=1.0, v_threshold=1.0, tau=2.0)
+@pytest.mark.parametrize(
+    ("mixer", "attention", "first"), [("ssa", layer.SpikingSelfAttention, "qkv"), ("qk", layer.TokenQKAttention, "qk")]
+)
+def test_attention_equals_spikingjelly_with_equal_weights(mixer, attention, first):
+    spec = BlockSpec(num_heads=4, mlp_ratio=1.0, v_threshold=1.0, tau=2.0, mixer=mixer)
     arch = Architecture(32, 4, StemSpec(1.0, 2.0), (spec,))
     for tokens in (3, 16):  # fewer and more tokens than channels per head: both orders of the product
-        ours = Spikformer(arch, in_channels=1, image_size=8, num_classes=2).blocks[0].attn.eval()
-        theirs = layer.SpikingSelfAttention(32, num_heads=4).eval()
+        (_, ours), _ = Spikformer(arch, in_channels=1, image_size=8, num_classes=2).eval().blocks[0].branches(spec)
+        theirs = attention(32, num_heads=4).eval()
         functional.set_step_mode(theirs, "m")
-        for mine, conv_bn in ((ours.qkv, theirs.qkv_conv_bn), (ours.proj, theirs.proj_conv_bn)):
+        for name in (first, "proj"):
+            mine, conv_bn = ours.get_submodule(name), theirs.get_submodule(f"{name}_conv_bn")
             torch.nn.init.normal_(mine.linear.weight)
             torch.nn.init.uniform_(mine.bn.weight, 0.5, 2)
             torch.nn.init.normal_(mine.bn.bias)

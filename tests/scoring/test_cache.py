@@ -95,12 +95,12 @@ def family(seed, count):
     return archs
 
 
-@pytest.mark.parametrize("convention", ["spikformer", "strict"])
+@pytest.mark.parametrize("convention", ["memory", "spikformer", "strict"])
 def test_scores_of_images_are_those_of_the_definition(images, convention):
     check_scores(images, convention)
 
 
-@pytest.mark.parametrize("convention", ["spikformer", "strict"])
+@pytest.mark.parametrize("convention", ["memory", "spikformer", "strict"])
 def test_scores_of_events_are_those_of_the_definition(events, convention):
     check_scores(events, convention)
 
@@ -289,7 +289,7 @@ from spikesearch.study.assembly import new_supernet
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
-config = load_study_file(find_study_file("digits"))
+config = load_study_file(find_study_file("digits-spikformer"))
 data = load_data(config.data, seed=0)
 scorer = Scorer(new_supernet(config, data).eval(), data, config.scoring)
 memory = []

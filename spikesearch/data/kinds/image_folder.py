@@ -143,7 +143,14 @@ def infer(path: Path) -> Inference | None:
     kind = "colour" if color == "rgb" else "grey"
     comment = f"{len(files.files)} {kind} images, {len(files.class_names)} classes"
     return Inference(
-        files.labels, files.defined_test, files.class_names, size, comment, keys, augment=image_augment(size)
+        files.labels,
+        files.defined_test,
+        files.class_names,
+        size,
+        comment,
+        keys,
+        augment=image_augment(size),
+        channels=1 if color == "grey" else 3,
     )
 
 

@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from spikesearch.nn.mixers import Mixer, register
 from spikesearch.nn.plan import Layer
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from spikesearch.nn.modules import Branch
-    from spikesearch.space.architecture import Architecture, BlockSpec
 
 
 class ConvMixer(Mixer):
@@ -19,11 +11,6 @@ class ConvMixer(Mixer):
 
     name = "conv"
     layers = (Layer("conv", 1, 1, "conv", reads_stream=True, ends_branch=True),)
-
-    def forward(self, branch: Branch, x_seq: Tensor, arch: Architecture, spec: BlockSpec) -> Tensor:
-        from spikesearch.nn.functional import to_maps, to_tokens
-
-        return to_tokens(branch.conv(to_maps(x_seq), arch, spec))
 
 
 register(ConvMixer())

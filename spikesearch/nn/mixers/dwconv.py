@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from spikesearch.nn.mixers import Mixer, register
 from spikesearch.nn.plan import Layer
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from spikesearch.nn.modules import Branch
-    from spikesearch.space.architecture import Architecture, BlockSpec
 
 
 class DepthwiseMixer(Mixer):
@@ -22,12 +14,6 @@ class DepthwiseMixer(Mixer):
         Layer("dw", 1, 1, "conv", depthwise=True, reads_stream=True),
         Layer("pw", 1, 1, ends_branch=True),
     )
-
-    def forward(self, branch: Branch, x_seq: Tensor, arch: Architecture, spec: BlockSpec) -> Tensor:
-        from spikesearch.nn.functional import to_maps, to_tokens
-
-        out: Tensor = branch.pw(to_tokens(branch.dw(to_maps(x_seq), arch, spec)), arch, spec)
-        return out
 
 
 register(DepthwiseMixer())
