@@ -62,7 +62,8 @@ def main() -> None:
     arguments.add_argument("--part", choices=("all", "command", "studies"), default="all", help="what is measured")
     args = arguments.parse_args()
     seeds, subnets = (2, 20) if args.quick else (args.seeds, args.subnets)
-    config = load_study_file(find_study_file("digits"))
+    # attention and genes of neurons are what is asked about
+    config = load_study_file(find_study_file("digits-spikformer"))
     if args.quick:
         config = config.model_copy(
             update={
