@@ -28,7 +28,6 @@ from spikesearch.data import DataBundle, load_data
 from spikesearch.nn import Spikformer, count_parameters
 from spikesearch.nn.functional import Shortcut
 from spikesearch.nn.mixers import Mixer, register
-from spikesearch.nn.modules import Branch
 from spikesearch.nn.plan import Layer
 from spikesearch.scoring.calibration import calibration_images
 from spikesearch.scoring.network import calibrate_network, score_network
@@ -51,11 +50,6 @@ class TwoConvolutions(Mixer):
         Layer("first", 1, 1, "conv", reads_stream=True),
         Layer("second", 1, 1, "conv", ends_branch=True),
     )
-
-    def forward(self, branch: Branch, x_seq: Tensor, arch: Architecture, spec: BlockSpec) -> Tensor:
-        from spikesearch.nn.functional import to_maps, to_tokens
-
-        return to_tokens(branch.second(branch.first(to_maps(x_seq), arch, spec), arch, spec))
 
 
 register(TwoConvolutions())
