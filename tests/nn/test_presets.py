@@ -25,8 +25,10 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 
 
-def build(preset: presets.Preset, **shape: int) -> Spikformer:
-    return Spikformer(preset.arch, **{"in_channels": 3, "image_size": 32, "num_classes": 10, **shape}, **preset.model)
+def build(preset: presets.Preset, *, in_channels: int = 3, image_size: int = 32, num_classes: int = 10) -> Spikformer:
+    return Spikformer(
+        preset.arch, in_channels=in_channels, image_size=image_size, num_classes=num_classes, **preset.model
+    )
 
 
 @pytest.mark.parametrize("name", presets.names())
@@ -68,8 +70,8 @@ def test_all_neurons_fire_at_the_first_weights(name: str) -> None:
 @pytest.mark.parametrize("image_size", [8, 28])
 @pytest.mark.parametrize("name", ["spikingformer-4-384", "qkformer-4-384", "max-former-4-384", "ms-resnet18"])
 def test_small_ones_take_small_images(name: str, image_size: int) -> None:
-    resnet = {"stem_stride": 1, "depths": (1, 1, 1, 0)} if name == "ms-resnet18" else {"num_heads": 2}
-    preset = presets.get(name, embed_dim=32, time_steps=2, **resnet)  # type: ignore[arg-type]
+    own: dict[str, Any] = {"stem_stride": 1, "depths": (1, 1, 1, 0)} if name == "ms-resnet18" else {"num_heads": 2}
+    preset = presets.get(name, embed_dim=32, time_steps=2, **own)
     net = build(preset, in_channels=1, image_size=image_size).eval()
     assert net(torch.rand(3, 1, image_size, image_size)).shape == (3, 10)
     tokens = net.forward_features(torch.rand(1, 1, image_size, image_size)).shape[2]
