@@ -22,6 +22,7 @@ from spikesearch.energy.activity import (
     NeuronShape,
 )
 from spikesearch.nn.units import Enters, Unit
+from spikesearch.space.genes import LEARNED_TAU
 
 _Sum = Callable[[Tensor], Any]  # a number, or a scalar tensor with a gradient
 
@@ -214,12 +215,16 @@ def _shortcut_hook(activity: Activity, name: str) -> Any:
 
 
 def _neuron_hook(activity: Activity, name: str, unit: Unit | None, last: _LastSpikes) -> Any:
+    from spikesearch.nn.lif import learned_tau
+
     reads_stream = unit is not None and name == unit.fed_by
 
     def record(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
         neurons = activity.neurons.setdefault(name, NeuronActivity())
         if neurons.shape is None:
             tau = args[2] if len(args) > 2 else getattr(module, "tau", None)
+            if learned_tau(module) is not None:  # hardly ever a power of two
+                tau = LEARNED_TAU
             neurons.shape = NeuronShape(
                 leak=leak_of(tau),
                 reads_stream=reads_stream,

@@ -10,6 +10,7 @@ import torch
 from spikingjelly.activation_based import neuron, surrogate
 
 from spikesearch.config import StudyConfig
+from spikesearch.energy import CONVENTIONS, EnergyModel
 from spikesearch.errors import ConfigError, SpaceError
 from spikesearch.nn import Supernet, count_parameters
 from spikesearch.nn.fast import fast_copy
@@ -85,6 +86,19 @@ def test_extracted_networks_are_bit_equal_and_have_the_constants(residual: str) 
         constants = {float(m().detach()) for m in plain.modules() if isinstance(m, LearnedTau)}
         assert len(constants) > 4  # a layer each
         assert min(constants) > 1
+
+
+@pytest.mark.parametrize("convention", sorted(CONVENTIONS))
+def test_subnets_cost_what_extracted_networks_cost(convention: str) -> None:
+    net, model, images = supernet("normed").eval(), EnergyModel(convention), torch.rand(4, 1, 8, 8)
+    for module in net.modules():
+        if isinstance(module, LearnedTau):
+            torch.nn.init.zeros_(module.w)  # 2, a power of two
+    arch = net.space.largest
+    stats = net.calibrate(arch, torch.rand(16, 1, 8, 8))
+    with net.subnet(arch, stats):
+        inherited = model.report(net, images).total_uJ
+    assert inherited == pytest.approx(model.report(net.extract(arch, stats), images).total_uJ)
 
 
 @pytest.mark.parametrize("residual", RESIDUALS)
