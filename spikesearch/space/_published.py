@@ -1,7 +1,8 @@
 """The published networks that there are presets of: families in blocks of ours, and the sizes that papers print.
 
-Sizes and counts are those of the papers and of the code beside them, which was counted where a paper leaves something
-open; nothing of it was copied.
+Sizes are those of the code that belongs to a paper, which was counted; nothing of it was copied. The numbers of
+parameters are the printed ones, to which these counts round. Of Spikformer and Spikingformer the code tells the heads
+of one size only: the others have heads as wide, of 32 channels (small images) or 64 (ImageNet).
 """
 
 from __future__ import annotations
