@@ -329,10 +329,19 @@ def uniform(space: SearchSpace) -> Iterator[Architecture]:
 
 
 def published() -> dict[str, str]:
-    """Return the first preset of every family, by the family's name."""
+    """Return the first preset of every family, by the family's name; of families that are one network here, the first.
+
+    Spikingformer and the first Spike-driven Transformer differ in their attention alone, which is the same here.
+    """
     families: dict[str, str] = {}
+    kinds = set()
     for name in presets.names():
-        families.setdefault(re.sub(r"(-\d+-\d+|\d+)$", "", name), name)
+        family = re.sub(r"(-\d+-\d+|\d+)$", "", name)
+        preset = presets.get(name, embed_dim=64, time_steps=1, num_heads=2, depths=(1,) * len(presets.get(name).depths))
+        kind = preset.arch, repr(preset.model)
+        if family not in families and kind not in kinds:
+            families[family] = name
+        kinds.add(kind)
     return families
 
 

@@ -73,7 +73,6 @@ def test_every_published_family_has_a_rival() -> None:
     assert set(published()) == {
         "spikformer",
         "spikingformer",
-        "sdt-v1",
         "sdt-v2",
         "qkformer",
         "max-former",
