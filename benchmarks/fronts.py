@@ -337,7 +337,7 @@ def published() -> dict[str, str]:
     kinds = set()
     for name in presets.names():
         family = re.sub(r"(-\d+-\d+|\d+)$", "", name)
-        preset = presets.get(name, embed_dim=64, time_steps=1, num_heads=2, depths=(1,) * len(presets.get(name).depths))
+        preset = presets.get(name)
         kind = preset.arch, repr(preset.model)
         if family not in families and kind not in kinds:
             families[family] = name
