@@ -337,7 +337,7 @@ def published() -> dict[str, str]:
     kinds = set()
     for name in presets.names():
         family = re.sub(r"(-\d+-\d+|\d+)$", "", name)
-        preset = presets.get(name)
+        preset = presets.get(name, num_heads=2, time_steps=1)
         kind = preset.arch, repr(preset.model)
         if family not in families and kind not in kinds:
             families[family] = name
