@@ -334,15 +334,13 @@ def published() -> dict[str, str]:
     Spikingformer and the first Spike-driven Transformer differ in their attention alone, which is the same here.
     """
     families: dict[str, str] = {}
-    kinds = set()
     for name in presets.names():
-        family = re.sub(r"(-\d+-\d+|\d+)$", "", name)
+        families.setdefault(re.sub(r"(-\d+-\d+|\d+)$", "", name), name)
+    kinds: dict[tuple[Architecture, str], str] = {}
+    for family, name in families.items():
         preset = presets.get(name, num_heads=2, time_steps=1)
-        kind = preset.arch, repr(preset.model)
-        if family not in families and kind not in kinds:
-            families[family] = name
-        kinds.add(kind)
-    return families
+        kinds.setdefault((preset.arch, repr(preset.model)), family)
+    return {family: families[family] for family in kinds.values()}
 
 
 def within(name: str, budget: float, session: Session) -> Spikformer | None:
