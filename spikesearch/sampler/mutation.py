@@ -36,7 +36,8 @@ class GeneMutation(Mutation):
 
     Choices without an order move to any other one. Choices and numbers of few levels that have an order move one step
     up or down or to any other one, half the time each. Numbers of many levels move by polynomial mutation (Deb & Goyal,
-    1996), and always by at least one level.
+    1996), and always by at least one level. Genes that come with a changed one, such as those of a further block, are
+    drawn at random.
 
     Args:
         eta: Distribution index of the polynomial mutation: the larger, the smaller the steps.
@@ -57,7 +58,8 @@ class GeneMutation(Mutation):
         for name, value in genome.items():
             if rng.random() < probability:
                 result[name] = self.change(domain.distributions[name], value, rng)
-        return result
+        whole = domain.conditions and all(name in genome for name in domain.structure)
+        return domain.complete(result, rng) if whole else result
 
     def change(self, distribution: BaseDistribution, value: float, rng: np.random.Generator) -> float:
         """Return another value of one gene (the same one only if there is no other)."""

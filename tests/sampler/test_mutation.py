@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from spikesearch.config import find_study_file, load_study_file
 from spikesearch.sampler import ArchitectureMutation, GeneMutation, SamplerError
 from spikesearch.sampler.domain import ArchitectureDomain
 from spikesearch.space import SearchSpace
@@ -21,6 +22,18 @@ def test_mutation_changes_that_share_of_genes(probability: float) -> None:
         assert all(MIXED.distributions[name]._contains(value) for name, value in mutant.items())
         changed.append(np.mean([mutant[name] != genome[name] for name in genome]))
     assert np.mean(changed) == pytest.approx(probability, abs=0.04)
+
+
+@pytest.mark.parametrize("study", ["digits", "digits-spikformer", "nmnist-small"])
+def test_genes_appear_and_vanish_with_those_that_they_depend_on(study: str) -> None:
+    space = load_study_file(find_study_file(study)).space.search_space()
+    domain, rng = ArchitectureDomain(space), np.random.default_rng(3)
+    depths = set()
+    for _ in range(60):
+        arch = space.architecture(domain.params(mutant := GeneMutation()(domain.sample(rng), domain, 0.5, rng)))
+        assert set(mutant) == set(space.params(arch))
+        depths.add(arch.depth)
+    assert len(depths) > 1
 
 
 def test_depth_mutation_adds_and_drops_whole_blocks_at_the_end(space: SearchSpace) -> None:
