@@ -77,7 +77,10 @@ class SpaceConfig(_Lists):
     @classmethod
     def _said(cls, choices: Any, info: ValidationInfo) -> Any:
         gene = LISTS[str(info.field_name)]
-        if isinstance(choices, str) and gene.said(choices) != choices:
+        if isinstance(choices, str) and gene.words:
+            if gene.said(choices) == choices:
+                words = " or ".join(repr(word) for word, _ in gene.words)
+                raise ValueError(f"must be a list of choices or {words}, but got {choices!r}.")
             return [gene.said(choices)]
         return [gene.said(value) for value in choices] if isinstance(choices, list | tuple) else choices
 

@@ -142,5 +142,5 @@ def test_a_study_file_may_say_it(tmp_path: Path) -> None:
     config = StudyConfig.from_dict(content)
     assert config.space.search_space() == SearchSpace.from_dict(LISTS)
     assert StudyConfig.from_dict(config.to_dict()) == config
-    with pytest.raises(ConfigError, match="taus"):
+    with pytest.raises(ConfigError, match=r"`space\.taus` must be a list of choices or 'learned', but got 'learnt'"):
         StudyConfig.from_dict({**content, "space": {**LISTS, "taus": "learnt"}})
