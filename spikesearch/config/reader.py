@@ -7,6 +7,7 @@ refuses what could be two (:class:`spikesearch.config.data.Section`).
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -30,10 +31,12 @@ def read_yaml(text: str) -> Any:
 
     Raises:
         yaml.YAMLError: If it is malformed, holds what is not plain, or repeats a key.
-        ValueError: If it holds a number that Python cannot read.
+        ValueError: If it holds a number that Python cannot read, or an alias of what it is a part of.
         RecursionError: If it is nested without end.
     """
-    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    content = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    json.dumps(content, default=str, skipkeys=True)  # finds circles
+    return content
 
 
 class _Loader(yaml.SafeLoader):
@@ -42,6 +45,13 @@ class _Loader(yaml.SafeLoader):
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
         self._repeated: list[yaml.Node] = []
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (KeyError, IndexError, AttributeError):  # of a tag that says what the value is not, such as !!bool x
+            told = f"{node.value!r} is not what its tag says (line {node.start_mark.line + 1})"
+            raise ConstructorError(None, None, told) from None
 
     def get_single_node(self) -> Any:
         node = super().get_single_node()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from spikesearch.config import StudyConfig, find_study_file, load_study_file, resolve_path, shipped_study_files
+from spikesearch.config.study_file import storages_of_files
 from spikesearch.errors import ConfigError, ConfigNotFoundError, SpikesearchError
 
 MINIMAL: dict[str, Any] = {
@@ -451,3 +453,20 @@ def test_yaml_that_python_cannot_read_is_a_users_mistake(tmp_path: Path, text: s
 def test_only_whole_schema_versions_are_accepted(version: object) -> None:
     with pytest.raises(ConfigError, match="`schema_version` must be a whole number"):
         StudyConfig.from_dict({"schema_version": version})
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("!!bool x", "'x' is not what its tag says (line 2)"),
+        ('!!int ""', "'' is not what its tag says (line 2)"),
+        ("!!timestamp x", "'x' is not what its tag says (line 2)"),
+        ("&a [*a]", "Circular reference detected"),
+    ],
+)
+def test_tags_and_aliases_that_mean_nothing_are_mistakes(tmp_path: Path, value: str, reason: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(f"name: x\nseed: {value}\n")
+    with pytest.raises(ConfigError, match=f"bad.yaml is not valid YAML: {re.escape(reason)}"):
+        load_study_file(path)
+    assert storages_of_files(tmp_path, "x") == {}
