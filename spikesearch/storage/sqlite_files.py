@@ -105,12 +105,26 @@ def _tables(database: sqlite3.Connection) -> list[str]:
 
 def _ours(database: sqlite3.Connection, tables: list[str]) -> bool:
     """Tell whether tables are Optuna's, perhaps with others beside them, or those that it has created so far."""
-    known = _optuna_tables()
+    known, whole = _optuna_tables(), _optuna_columns()
+    complete = True
     for table in known.keys() & set(tables):
         columns = {column for (column,) in database.execute("SELECT name FROM pragma_table_info(?)", (table,))}
         if not known[table] <= columns:
             return False
-    return {"studies", "version_info"} <= set(tables) or set(tables) <= known.keys()
+        complete &= whole.get(table, columns) == columns
+    if {"studies", "version_info"} <= set(tables):
+        return True
+    # Optuna creates its tables first, and says last which version of them there is
+    return complete and set(tables) <= known.keys() and tables != ["alembic_version"]
+
+
+def _optuna_columns() -> dict[str, set[str]]:
+    """Return all columns of Optuna's tables."""
+    try:
+        from optuna.storages._rdb.models import BaseModel
+    except ImportError:  # another Optuna
+        return {}
+    return {name: set(table.columns.keys()) for name, table in BaseModel.metadata.tables.items()}
 
 
 def _optuna_tables() -> dict[str, set[str]]:

@@ -64,6 +64,9 @@ def test_no_command_writes_to_the_database_of_another_program(tmp_path: Path, cl
         "CREATE TABLE studies (title TEXT)",
         "CREATE TABLE trials (patient TEXT)",
         "CREATE TABLE version_info (version TEXT)",
+        "CREATE TABLE trials (trial_id INTEGER PRIMARY KEY, subject TEXT)",
+        "CREATE TABLE studies (study_id INTEGER PRIMARY KEY, study_name TEXT, pi TEXT)",
+        "CREATE TABLE alembic_version (version_num TEXT)",
     ],
 )
 def test_tables_that_are_only_called_like_optunas(tmp_path: Path, statement: str) -> None:
