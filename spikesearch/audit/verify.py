@@ -97,7 +97,7 @@ def check_trials(study: optuna.Study) -> Iterator[Check]:
     whose = f"of dead processes: {dead}; the next `study run` repeats them" if dead else "none of a dead process"
     away = _away(trials)
     for worker, numbers in away.items():
-        whose += f"; {numbers} of {worker.host}, of which nothing is known here. {worker.remedy(study.study_name)}"
+        whose += f"; {numbers} of {worker.host}, of which nothing is known here. {worker.remedy(study)}"
     yield Check("running trials", not dead and not away, whose)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -153,6 +154,7 @@ def place(paths: Iterable[str], root: Path, what: str, empty: Iterable[str] = ()
     placed: dict[str, Placed] = {}
     homes: list[str] = []
     nested: list[Placed] = []
+    inner: dict[str, set[str]] = {}  # class -> its sub-folders; "" stands for files of its own
     for part, test in parts.items():
         prefix = f"{base}{part}/" if part else base
         deeper = _wrapper(_below(prefix, paths), _below(prefix, empty)) if part else ""
@@ -167,11 +169,14 @@ def place(paths: Iterable[str], root: Path, what: str, empty: Iterable[str] = ()
                     )
                 placed[path] = Placed(path, way[0], test, path if base else path[len(prefix) :])
                 nested += [placed[path]] if len(way) > 1 else []
+                inner.setdefault(way[0], set()).add(way[1] if len(way) > 1 else "")
     deep = []
     if nested:
         nested.sort(key=lambda file: file.path)
-        inner = _named(root, [file.path for file in nested], what)
-        deep = [f"{inner} of the class of the first folder, {nested[0].label!r}, and not of a sub-folder's."]
+        named = _named(root, [file.path for file in nested], what)
+        deep = [f"{named} of the class of the first folder, {nested[0].label!r}, and not of a sub-folder's."]
+        notes += _on_sub_folders(inner, root, what)
+    notes += _alike(sorted(inner))
     labels = {test: {file.label for file in placed.values() if file.test is test} for test in (False, True)}
     if labels[True]:
         check_same_classes(root, labels[False], labels[True], what)
@@ -278,6 +283,38 @@ def _parts(paths: Sequence[str], empty: Sequence[str], root: Path, what: str, no
     if others:
         notes.append(f"{_named(root, others)} not used: only {trains[0]} and {tests[0]} are.")
     return {trains[0]: False, **dict.fromkeys(tests[:1], True)}
+
+
+def _on_sub_folders(inner: dict[str, set[str]], root: Path, what: str) -> Iterator[str]:
+    """Yield a note if all classes have the same sub-folders, which then may be the classes.
+
+    Raises:
+        DataError: If these are parts for training and testing.
+    """
+    first, *others = sorted(inner, key=natural)
+    names = inner[first]
+    if not others or "" in names or len(names) < 2 or any(inner[other] != names for other in others):
+        return
+    kinds = [any(name.lower() in part for name in names) for part in (TRAIN_NAMES, TEST_NAMES)]
+    listing = ", ".join(sorted(names, key=natural))
+    if all(kinds):
+        raise DataError(
+            f"{root} holds {what} in {listing} below {first}, {others[0]} and so on: parts belong above the classes. "
+            f"Put {what} into train/<class> and test/<class>, or give the folder of one part alone."
+        )
+    yield (
+        f"Each of the {len(inner)} classes, {first} to {others[-1]}, has the same sub-folders: {listing}. If those are "
+        "the classes, put all of each into one folder."
+    )
+
+
+def _alike(labels: Iterable[str]) -> Iterator[str]:
+    """Yield a note on classes whose names differ in case, spaces or the Unicode form of their letters only."""
+    known: dict[str, str] = {}
+    for label in labels:
+        other = known.setdefault(unicodedata.normalize("NFKC", label).casefold().strip(), label)
+        if other != label:
+            yield f"{ascii(other)[1:-1]} and {ascii(label)[1:-1]} are two classes; rename one if they are the same."
 
 
 def _named(root: Path, paths: Sequence[str], noun: str = "files") -> str:

@@ -140,7 +140,7 @@ def survey(
         except DataError as error:
             problems.append(str(error))
             continue
-        for doubt in doubts(events):
+        for doubt in doubts(events, unit):
             doubtful.setdefault(doubt, []).append(path)
     if problems and not skip_unreadable:
         others = f" {len(problems) - 1} more cannot be used, either; `spikesearch data check` names them."

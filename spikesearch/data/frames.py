@@ -23,14 +23,17 @@ Unit = Literal["us", "ms", "s", "ns"]
 _NAMES: dict[Unit, str] = {"us": "microseconds", "ns": "nanoseconds"}
 _MICROSECONDS: dict[Unit, float] = {"us": 1, "ms": 1e3, "s": 1e6, "ns": 1e-3}
 
-SHORT, LONG, JUMP, THOUSANDS = "short", "long", "jump", "thousands"
+SHORT, LONG, JUMP, THOUSANDS, UNSORTED = "short", "long", "jump", "thousands", "unsorted"
 DOUBTS = {
     SHORT: "{} shorter than 1 ms: are the times in `data.time_unit`?",
     LONG: "{} longer than 1 h: are the times in `data.time_unit`?",
     JUMP: "{} interrupted by a pause of more than half the length: is there a jump in the times?",
     THOUSANDS: "{} timed in whole thousands of microseconds: are the times nanoseconds (`data.time_unit`)?",
+    UNSORTED: "{} not in the order of time in the file: the events are sorted before they are cut into frames.",
 }
 """What is said of times that are possible, but unlikely."""
+LARGEST_COORDINATE = 2**31  # far beyond any sensor
+LONGEST = 2**62  # between the first and the last time, so that differences fit into 64 bits
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,14 @@ class Events:
         x: Column, int64.
         y: Row, int64.
         p: Polarity, bool.
+        sorted: Whether they had to be sorted.
     """
 
     t: np.ndarray
     x: np.ndarray
     y: np.ndarray
     p: np.ndarray
+    sorted: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ def read_events(path: Path, unit: Unit = "us") -> Events:
 
     Args:
         path: The file.
-        unit: Of its times. Microseconds and nanoseconds must be whole numbers.
+        unit: Of its times. Microseconds and nanoseconds must be whole numbers, and so must coordinates.
 
     Raises:
         DataError: If it cannot be read, lacks an array, or holds impossible values; the message names the file.
@@ -122,17 +127,25 @@ def read_events(path: Path, unit: Unit = "us") -> Events:
     polarity = arrays["p"]
     if not np.isin(polarity, (-1, 0, 1)).all():
         raise DataError(f"{path}: `p` must hold 0 and 1 (or -1 and 1), but got {polarity.min()} to {polarity.max()}.")
+    for key in ("x", "y"):
+        wrong = arrays[key][(arrays[key] != np.floor(arrays[key])) | (np.abs(arrays[key]) >= LARGEST_COORDINATE)]
+        if len(wrong):
+            raise DataError(f"{path}: `{key}` must hold whole numbers of pixels, but got {wrong[0]}.")
     t = _whole(arrays["t"], unit, path)
     order: slice | np.ndarray = slice(None)
-    if not (np.diff(t) >= 0).all():
-        _refuse_falls(t, polarity, path)
+    unsorted = bool((np.diff(t) < 0).any())
+    if unsorted:
+        _refuse_falls(t, polarity > 0, path)
         order = np.argsort(t, kind="stable")
     x, y = (arrays[key].astype(np.int64)[order] for key in ("x", "y"))
-    return Events(_microseconds(t[order], unit), x, y, (polarity > 0)[order])
+    return Events(_microseconds(t[order], unit), x, y, (polarity > 0)[order], unsorted)
 
 
 def _whole(t: np.ndarray, unit: Unit, path: Path) -> np.ndarray:
     """Return times as int64 where they are whole, else, for units that have fractions, as float64."""
+    first, last = t.min().item(), t.max().item()
+    if last - first >= LONGEST or (t.dtype.kind == "f" and max(-first, last) >= LONGEST):
+        raise DataError(f"{path}: `t` goes from {first} to {last}, which no clock counts to. Write the times anew.")
     if t.dtype.kind != "f":
         return (t - t.min() if t.dtype == np.uint64 else t).astype(np.int64)
     fractions = t[t != np.floor(t)]
@@ -141,7 +154,7 @@ def _whole(t: np.ndarray, unit: Unit, path: Path) -> np.ndarray:
             f"{path}: `t` must hold whole {_NAMES[unit]}, but got {float(fractions[0])!r}. Set `data.time_unit` to s "
             "or ms where times are seconds or milliseconds."
         )
-    length, step = float(t.max()) - float(t.min()), float(np.spacing(np.abs(t).max()))
+    length, step = float(last) - float(first), float(np.spacing(np.abs(t).max()))
     if step * _MICROSECONDS[unit] > 1 and 1000 * step > length:
         raise DataError(f"{path}: `t` holds {t.dtype} numbers, which are too coarse for their size. Write them anew.")
     return t.astype(np.float64 if len(fractions) else np.int64)
@@ -157,27 +170,43 @@ def _microseconds(t: np.ndarray, unit: Unit) -> np.ndarray:
 
 
 def _refuse_falls(t: np.ndarray, p: np.ndarray, path: Path) -> None:
-    """Refuse times that are in order but for falls to an earlier start, which sorting would mix up.
+    """Refuse times that fall back behind much of what was before, which sorting would mix up.
 
-    A counter that wraps leaves them, and so does a second recording in the file. Other disorder is sorted: jitter, one
-    polarity after the other, no order at all.
+    A counter that wraps leaves such falls, and so does a second recording in the file. Other disorder is sorted:
+    jitter, which passes few events; one polarity after the other; no order at all, where a quarter of all steps are
+    such falls.
     """
-    steps, span = np.diff(t), t.max() - t.min()
-    falls = np.flatnonzero(steps < -span / 2)
-    disorder = (steps < -span / 100) & (steps >= -span / 2)
-    if not len(falls) or disorder.any() or len(falls) > max(1, len(t) // 50):
-        return
-    i = int(falls[0])
-    if len(falls) == 1 and len(np.unique(p[: i + 1])) == len(np.unique(p[i + 1 :])) == 1 and p[i] != p[i + 1]:
-        return
-    raise DataError(
-        f"{path}: `t` falls from {t[i]} to {t[i + 1]} behind event {i}, as where a counter wraps or another recording "
-        "begins. Make the times go on from there, or write two files."
+    turns = np.flatnonzero(np.diff(p)) + 1
+    for start, stop in [(0, turns[0]), (turns[0], len(t))] if len(turns) == 1 else [(0, len(t))]:
+        falls = start + _deep_falls(t[start:stop])
+        if not len(falls) or len(falls) >= (stop - start) / 4:
+            continue
+        i = int(falls[0])
+        raise DataError(
+            f"{path}: `t` falls from {t[i]} to {t[i + 1]} behind event {i}, as where a counter wraps or another "
+            "recording begins. Make the times go on from there, or write two files; if it is one recording in "
+            "disorder, sort its events by time."
+        )
+
+
+def _deep_falls(t: np.ndarray) -> np.ndarray:
+    """Return behind which events of some the next one belongs before much of what was before.
+
+    That is a tenth of the events before it and ten of them; of falls by less than 1 % of the recording, as jitter may
+    be at its beginning, half of them and a hundred.
+    """
+    before = np.arange(1, len(t))  # events before the next one
+    rank = np.empty(len(t), np.int64)
+    rank[np.argsort(t, kind="stable")] = np.arange(len(t))
+    steps, passed = np.diff(t), before - rank[1:]
+    far = steps < -(int(t.max()) - int(t.min())) / 100
+    return np.flatnonzero(
+        (steps < 0) & (passed >= np.where(far, np.maximum(10, before / 10), np.maximum(100, before / 2)))
     )
 
 
-def doubts(events: Events) -> set[str]:
-    """Return which of :data:`DOUBTS` there are about the times of a recording."""
+def doubts(events: Events, unit: Unit) -> set[str]:
+    """Return which of :data:`DOUBTS` there are about the times of a recording, given in some unit."""
     pauses, length = np.diff(events.t), int(events.t[-1] - events.t[0])
     many = len(pauses) >= 10
     return {
@@ -186,7 +215,8 @@ def doubts(events: Events) -> set[str]:
             (SHORT, length < 1000),
             (LONG, length > 3_600_000_000),
             (JUMP, many and length >= 1000 and pauses.max() > length / 2),
-            (THOUSANDS, many and length >= 1000 and not (pauses % 1000).any()),
+            (THOUSANDS, unit == "us" and many and length >= 1000 and not (pauses % 1000).any()),
+            (UNSORTED, events.sorted),
         )
         if doubtful
     }

@@ -11,6 +11,7 @@ import yaml
 
 from spikesearch.config import StudyConfig
 from spikesearch.config.data import SplitConfig
+from spikesearch.config.reader import read_yaml
 from spikesearch.data.kind import KINDS, Inference
 from spikesearch.data.splits import split_indices
 from spikesearch.errors import ConfigError, DataError, DataNotFoundError, did_you_mean
@@ -65,7 +66,7 @@ def init_study_file(
                 f"{facts.frames} frames; give --time-steps {facts.frames} or fewer."
             )
     text = _render(folder, output, name, facts, preset)
-    StudyConfig.from_dict(yaml.safe_load(text), where=str(output))
+    StudyConfig.from_dict(read_yaml(text), where=str(output))
     atomic_write_text(output, text)
     return output
 

@@ -149,7 +149,7 @@ class _RecipeSearch:
             if trial.state == TrialState.RUNNING and worker is not None and not worker.on_this_host():
                 _log.warning(
                     "Trial %d is run by process %d on %s. %s",
-                    *(trial.number, worker.pid, worker.host, worker.remedy(self.study.study_name)),
+                    *(trial.number, worker.pid, worker.host, worker.remedy(self.study)),
                 )
 
     def run(self, trial: optuna.Trial) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from spikesearch.io import user_path
 from spikesearch.storage.sqlite_files import content_of, tables_of
 
 if TYPE_CHECKING:
+    import optuna
     from optuna.storages import BaseStorage
     from sqlalchemy.engine import URL
 
@@ -54,6 +56,15 @@ def resolve_url(storage: str | None = None, from_file: str | None = None) -> str
 def display_url(url: str) -> str:
     """Return the URL without its password."""
     return _parse(url).render_as_string(hide_password=True)
+
+
+def storage_option(study: optuna.Study) -> str:
+    """Return the ``--storage`` that a command on a study needs, with a space before it; nothing where none is needed.
+
+    A password is left out.
+    """
+    url = getattr(backend_of(study._storage), "url", None)
+    return "" if url in (None, resolve_url()) else f" --storage {shlex.quote(display_url(url))}"
 
 
 def sqlite_path(url: str) -> Path | None:

@@ -165,15 +165,26 @@ def orphans(folder: Path, gone: Claim) -> list[Path]:
 
 
 def remove_files(folder: Path) -> None:
-    """Delete what a study leaves in its folder, and every folder that is empty then."""
+    """Delete what a study leaves in its folder, and every folder that is empty then.
+
+    What lies behind a link stays, and so does what the operating system refuses to delete; the log says so.
+    """
     files = [path for pattern in FILES for path in folder.glob(pattern) if path.is_file()]
-    folders = {folder}
-    for path in files:
-        path.unlink()
-        folders |= {parent for parent in path.parents if folder in parent.parents}
-    for empty in sorted(folders, key=lambda path: len(path.parts), reverse=True):
-        if not any(empty.iterdir()):
-            empty.rmdir()
+    ways = {path: [folder, *(parent for parent in path.parents if folder in parent.parents)] for path in files}
+    links = {way for above in ways.values() for way in above if way.is_symlink()}
+    for link in sorted(links):
+        _log.warning("The files in %s stay, because that is a link to %s.", link, link.resolve())
+    folders = {folder} - links
+    try:
+        for path, above in ways.items():
+            if links.isdisjoint(above):
+                path.unlink()
+                folders.update(above)
+        for empty in sorted(folders, key=lambda path: len(path.parts), reverse=True):
+            if not any(empty.iterdir()):
+                empty.rmdir()
+    except OSError as error:
+        _log.warning("Other files in %s stay: %s cannot be deleted (%s).", folder, error.filename, error.strerror)
 
 
 def _owner(folder: Path) -> dict[str, Any]:

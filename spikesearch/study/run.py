@@ -139,7 +139,7 @@ def _report_outcome(outcome: Outcome, session: Session) -> None:
     if session.results().reference is None:
         running = session.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         whose = [(trial, worker) for trial in running if (worker := Worker.of(trial)) is not None]
-        who = [f" Trial {t.number} is run by process {w.pid} on {w.host}. {w.remedy(name)}" for t, w in whose]
+        who = [f" Trial {t.number} is run by process {w.pid} on {w.host}. {w.remedy(session.study)}" for t, w in whose]
         raise StudyError(
             f"The search of study {name!r} ended before its reference was scored, and without that nothing can be; "
             f"`spikesearch study run {name}` goes on{', and needs more --timeout' if outcome == 'timeout' else ''}."

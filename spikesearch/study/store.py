@@ -290,7 +290,7 @@ def delete_study(name: str, *, storage: str | BaseStorage | None = None) -> None
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             worker = Worker.of(trial)
             if worker is not None and worker.is_alive():
-                gone = "" if worker.on_this_host() else f" {worker.remedy(name)}"
+                gone = "" if worker.on_this_host() else f" {worker.remedy(study)}"
                 raise StudyError(
                     f"Process {worker.pid} on {worker.host} works on the study {name!r}; end it before you delete that."
                     f"{gone}"
@@ -301,11 +301,11 @@ def delete_study(name: str, *, storage: str | BaseStorage | None = None) -> None
 
 def _remove_files(store: Store, folder: Path | None, gone: Claim, run_dir: str | None, foreign: bool) -> None:
     """Delete the files of a deleted study, unless another one has them; say which folders stay."""
-    if run_dir is not None and Path(run_dir) != folder and Path(run_dir).is_dir():
+    if run_dir is not None and Path(run_dir).is_dir():
         if store.url is not None:  # a study in memory has claimed nothing
             withdraw(Path(run_dir), gone)
         _log.warning("The files in %s stay, because the folder was named with --run-dir.", run_dir)
-    if folder is None:
+    if folder is None or (run_dir is not None and Path(run_dir).resolve() == folder.resolve()):
         return
     others = withdraw(folder, gone)
     if foreign:

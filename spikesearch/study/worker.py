@@ -11,9 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spikesearch.storage.urls import storage_option
 from spikesearch.study.attributes import WORKER
 
 if TYPE_CHECKING:
+    import optuna
     from optuna.trial import FrozenTrial
 
 # Runs that are in progress in this process. A notebook outlives the runs it starts: its process lives, yet a trial of
@@ -66,12 +68,10 @@ class Worker:
         """Return plain JSON types; the inverse of :meth:`from_dict`."""
         return {key: value for key, value in asdict(self).items() if key != "lost" or value}
 
-    def remedy(self, study_name: str) -> str:
-        """Say what to do if a process of another machine is not at work any more."""
-        return (
-            f"If that machine is gone, `spikesearch study release {study_name} {self.host}` says so, and the next "
-            "`study run` repeats its trials."
-        )
+    def remedy(self, study: optuna.Study) -> str:
+        """Say what to do if a process of another machine is not at work on a study any more."""
+        command = f"spikesearch study release {study.study_name} {self.host}{storage_option(study)}"
+        return f"If that machine is gone, `{command}` says so, and the next `study run` repeats its trials."
 
     def on_this_host(self) -> bool:
         """Tell whether the process belongs to this machine, so that :meth:`is_alive` can be answered."""

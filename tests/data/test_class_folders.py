@@ -97,6 +97,14 @@ def test_classes_that_are_called_like_parts_are_classes(tmp_path: Path) -> None:
         (("train/a/1.png", "train/b/1.png", "test/1.png"), "holds images outside of class folders, such as 1.png"),
         (("a/1.png", "b/1.png", "2.png"), "holds images outside of class folders, such as 2.png"),
         (("a/1.png", "b/.thumbnails/1.png"), r"images in the hidden folder '\.thumbnails'"),
+        (
+            tuple(f"{name}/{part}/1.png" for name in ("cat", "dog") for part in ("train", "Test")),
+            "images in Test, train below cat, dog and so on: parts belong above the classes",
+        ),
+        (
+            tuple(f"{name}/{part}/1.png" for name in ("images", "labels") for part in ("train", "val", "test")),
+            "images in test, train, val below images, labels and so on",
+        ),
         (("train/a/1.png", "train/b/1.png", "test/a/1.png"), r"only in training \['b'\], only in test none"),
     ],
 )
@@ -104,6 +112,36 @@ def test_what_could_be_meant_in_two_ways_is_asked(tmp_path: Path, paths: tuple[s
     with pytest.raises(DataError, match=message) as caught:
         arrange(tmp_path, *paths)
     assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "folders", [("fold1", "fold2"), ("cam1", "cam2", "cam10"), ("trn", "tst"), ("images", "masks"), ("a", "b")]
+)
+def test_classes_with_the_same_sub_folders_may_not_be_the_classes(tmp_path: Path, folders: tuple[str, ...]) -> None:
+    labels, _, notes = arrange(tmp_path, *(f"{folder}/{name}/1.png" for folder in folders for name in ("cat", "dog")))
+    assert set(labels.values()) == set(folders)
+    assert notes[0] == (
+        f"Each of the {len(folders)} classes, {folders[0]} to {folders[-1]}, has the same sub-folders: cat, dog. If "
+        "those are the classes, put all of each into one folder."
+    )
+
+
+@pytest.mark.parametrize(
+    "paths", [("a/x/1.png", "a/y/1.png", "b/x/1.png"), ("a/x/1.png", "a/y/1.png", "b/x/1.png", "b/y/1.png", "b/1.png")]
+)
+def test_classes_with_other_sub_folders_are_classes(tmp_path: Path, paths: tuple[str, ...]) -> None:
+    assert len(arrange(tmp_path, *paths)[2]) == 1
+
+
+def test_names_that_a_person_reads_as_one_are_said(tmp_path: Path) -> None:
+    names = ("Cat", "cat", "caf\u00e9", "cafe\u0301", "dog", "dog ", "bird")
+    labels, _, notes = arrange(tmp_path, *(f"{name}/1.png" for name in names))
+    assert set(labels.values()) == set(names)
+    assert notes == [
+        r"cafe\u0301 and caf\xe9 are two classes; rename one if they are the same.",
+        "Cat and cat are two classes; rename one if they are the same.",
+        "dog and dog  are two classes; rename one if they are the same.",
+    ]
 
 
 def test_a_class_beside_an_empty_one_is_no_wrapper(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from spikesearch.data.frames import (
     LONG,
     SHORT,
     THOUSANDS,
+    UNSORTED,
     Events,
     Windows,
     doubts,
@@ -147,6 +148,11 @@ def test_a_file_is_read_in_the_order_of_time(tmp_path: Path) -> None:
         ({"y": np.array(list("abcde"))}, "`y` must hold finite numbers, but got <U1"),
         ({"p": np.array([0, 1, 2, 1, 0])}, r"`p` must hold 0 and 1 \(or -1 and 1\), but got 0 to 2"),
         ({"p": np.array([None] * 5)}, "cannot be read as an .npz file"),
+        ({"x": np.arange(5) + 0.5}, r"`x` must hold whole numbers of pixels, but got 0\.5"),
+        ({"y": np.array([0, 1, 2, 1e300, 4])}, r"`y` must hold whole numbers of pixels, but got 1e\+300"),
+        ({"t": np.array([-(2**63), 0, 1, 2, 2**63 - 1])}, "`t` goes from -9223372036854775808 to .*, which no clock"),
+        ({"t": np.array([0, 1, 2, 3, 2**64 - 1], np.uint64)}, "`t` goes from 0 to 18446744073709551615"),
+        ({"t": np.array([0, 1, 2, 3, 1e19])}, r"`t` goes from 0\.0 to 1e\+19"),
     ],
 )
 def test_a_malformed_file_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -220,6 +226,15 @@ def test_times_that_cannot_be_in_the_unit_are_refused(
         np.concatenate([TIMES[:200], TIMES[:200]]),  # two recordings
         np.concatenate([TIMES[200:], TIMES[:200]]),
         (TIMES + np.random.default_rng(2).integers(-300, 300, 400) + 2**24 - 10**6) % 2**24,  # with jitter
+        np.arange(2000) * 150 % 2**16 - 1000 * (np.arange(2000) == 700),  # one event out of place
+        np.arange(60) * 5000 % 2**16,  # few events between wraps
+        np.concatenate([TIMES, 3 * TIMES]),  # a short recording, then a long one
+        np.concatenate([3 * TIMES, TIMES]),
+        np.concatenate([TIMES // 200, 3 * (TIMES - TIMES[0])]),  # a very short one
+        np.concatenate([3 * TIMES, TIMES // 200]),
+        np.concatenate([10**6 + TIMES, 1_800_000 + TIMES]),  # that begins while the first one lasts
+        np.concatenate([TIMES, 3 * TIMES, TIMES // 2]),
+        np.concatenate([TIMES[::2], TIMES % 2**19]),
     ],
 )
 def test_counters_that_wrap_are_refused(tmp_path: Path, times: np.ndarray) -> None:
@@ -227,12 +242,25 @@ def test_counters_that_wrap_are_refused(tmp_path: Path, times: np.ndarray) -> No
         read_events(written(tmp_path / "a.npz", times))
 
 
+def test_a_wrap_of_one_polarity_is_refused(tmp_path: Path) -> None:
+    p = np.arange(400) >= 200  # one polarity after the other, and each of them wraps
+    with pytest.raises(DataError, match="as where a counter wraps"):
+        read_events(written(tmp_path / "a.npz", TIMES % 2**19, p))
+
+
 def test_other_disorder_is_sorted(tmp_path: Path) -> None:
     by_polarity = np.concatenate([np.arange(0, 400, 2), np.arange(1, 400, 2)])
     jitter = TIMES + np.random.default_rng(2).integers(-300, 300, 400)
-    for times, order in ((TIMES, by_polarity), (TIMES, slice(None, None, -1)), (jitter, slice(None))):
+    packets = TIMES.reshape(-1, 8)[:, ::-1].ravel()
+    early = np.concatenate([[900, 700, 300, 100, 0], 1000 + TIMES])
+    for times, order in (
+        *((TIMES, by_polarity), (TIMES, slice(None, None, -1)), (TIMES, SHUFFLED), (TIMES[:5], SHUFFLED[:400] % 5)),
+        *((jitter, slice(None)), (packets, slice(None)), (early, slice(None))),
+    ):
         events = read_events(written(tmp_path / "a.npz", times, order=order))
-        assert events.t.tolist() == sorted(times.tolist())
+        assert events.t.tolist() == sorted(times[order].tolist())
+        assert UNSORTED in doubts(events, "us")
+    assert UNSORTED not in doubts(read_events(written(tmp_path / "a.npz", TIMES)), "us")
 
 
 @pytest.mark.parametrize(
@@ -249,7 +277,9 @@ def test_other_disorder_is_sorted(tmp_path: Path) -> None:
 )
 def test_times_that_are_doubtful_are_named(times: np.ndarray, expected: set[str]) -> None:
     zeros = np.zeros(len(times), int)
-    assert doubts(Events(times, zeros, zeros, zeros > 0)) == expected
+    events = Events(times, zeros, zeros, zeros > 0)
+    assert doubts(events, "us") == expected
+    assert doubts(events, "ms") == expected - {THOUSANDS}  # whoever names a unit has thought of it
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"PK\x03\x04 truncated"])

@@ -196,6 +196,52 @@ def test_a_server_that_used_the_folder_may_have_the_files(
     assert "study 'remote' in postgresql://u@h/d" in caplog.text
 
 
+@pytest.mark.parametrize("link", ["runs/tiny", "runs/tiny/retrained", "runs/tiny/retrained/3"])
+def test_what_lies_behind_a_link_stays_and_is_said(
+    tmp_path: Path, weights: Path, link: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = weights.parent / "retrained/3/model.safetensors"
+    network.parent.mkdir(parents=True)
+    network.touch()
+    elsewhere = tmp_path / "disk"
+    (tmp_path / link).rename(elsewhere)
+    (tmp_path / link).symlink_to(elsewhere)
+    delete_study("tiny", storage=url_of(tmp_path / "a.db"))
+    assert f"The files in {tmp_path / link} stay, because that is a link to {elsewhere}." in caplog.messages
+    assert network.exists()
+    assert weights.exists() == (link == "runs/tiny")
+
+
+def test_files_that_cannot_be_deleted_are_named(
+    tmp_path: Path, weights: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (weights.parent / "supernet.json").touch()
+    weights.parent.chmod(0o500)
+    try:
+        if os.access(weights.parent, os.W_OK):
+            pytest.skip("this user may delete everything")
+        delete_study("tiny", storage=url_of(tmp_path / "a.db"))
+    finally:
+        weights.parent.chmod(0o700)
+    assert f"Other files in {weights.parent} stay: {weights} cannot be deleted (Permission denied)." in caplog.messages
+
+
+@pytest.mark.parametrize("database", ["a.db", "copy.db"])
+def test_the_usual_folder_stays_if_the_user_named_it(
+    tmp_path: Path, database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = tmp_path / "runs/tiny"
+    weights = trained(tmp_path)
+    open_store(url_of(tmp_path / "a.db")).storage.set_study_user_attr(1, "run_dir", str(files))
+    with sqlite3.connect(tmp_path / "a.db") as settled:
+        settled.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    shutil.copy(tmp_path / "a.db", tmp_path / "copy.db")
+    for name in (database, "copy.db" if database == "a.db" else "a.db"):
+        delete_study("tiny", storage=url_of(tmp_path / name))
+        assert weights.exists()
+    assert f"The files in {files} stay, because the folder was named with --run-dir." in caplog.messages
+
+
 def test_what_a_study_in_memory_leaves_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     study = new_study(InMemoryStorage())
     study.set_user_attr("run_dir", str(tmp_path))

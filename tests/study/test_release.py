@@ -137,7 +137,7 @@ def test_verify_and_delete_say_what_to_do(study: optuna.Study, url: str) -> None
     running = {check.name: check for check in check_trials(study)}["running trials"]
     assert not running.passed
     assert f"{numbers} of node-a" in running.found
-    assert "study release tiny node-a" in running.found
+    assert f"`spikesearch study release tiny node-a --storage {url}` says so" in running.found
     with pytest.raises(StudyError, match=r"4242 on node-a works on .*study release tiny node-a"):
         delete_study("tiny", storage=url)
     assert release_host("tiny", "node-a", storage=url) == numbers
@@ -145,6 +145,13 @@ def test_verify_and_delete_say_what_to_do(study: optuna.Study, url: str) -> None
     assert not running.passed
     assert "the next `study run` repeats them" in running.found
     delete_study("tiny", storage=url)
+
+
+def test_the_usual_storage_need_not_be_named(study: optuna.Study, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave(study)
+    monkeypatch.setenv("SPIKESEARCH_STORAGE", url)
+    with pytest.raises(StudyError, match="`spikesearch study release tiny node-a` says so"):
+        delete_study("tiny", storage=url)
 
 
 def test_other_trials_of_another_machine_are_left_alone_with_a_remedy(

@@ -280,7 +280,7 @@ class Search:
             elif worker is not None and not worker.on_this_host():
                 self._tell(
                     f"Trial {trial.number} is run by process {worker.pid} on {worker.host}; it is left alone. "
-                    + worker.remedy(self._study.study_name)
+                    + worker.remedy(self._study)
                 )
         if repaired:
             self._ledger.refresh()

@@ -76,6 +76,6 @@ class Watch:
             raise StudyError(
                 f"Nothing can be scored before trial {reference.number}, the reference. It is run by {who}, without a "
                 f"sign of life for {PATIENCE_S:.0f} s. "
-                + (worker.remedy(self._study.study_name) if worker else f"If that has ended, {fail} makes way.")
+                + (worker.remedy(self._study) if worker else f"If that has ended, {fail} makes way.")
             )
         return f"Waiting for trial {reference.number}, the reference, which is run by {who}."
