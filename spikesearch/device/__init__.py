@@ -12,15 +12,16 @@ from spikesearch._lazy import lazy_names
 
 if TYPE_CHECKING:
     from spikesearch.device.program import Program
-    from spikesearch.device.quantise import Normalisation, quantise
+    from spikesearch.device.quantiser import BITS, Normalisation, quantise
 
-__all__ = ["Normalisation", "Program", "quantise"]
+__all__ = ["BITS", "Normalisation", "Program", "quantise"]
 
 __getattr__ = lazy_names(
     __name__,
     {
-        "Normalisation": "spikesearch.device.quantise",
+        "BITS": "spikesearch.device.quantiser",
+        "Normalisation": "spikesearch.device.quantiser",
         "Program": "spikesearch.device.program",
-        "quantise": "spikesearch.device.quantise",
+        "quantise": "spikesearch.device.quantiser",
     },
 )

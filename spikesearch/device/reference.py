@@ -11,7 +11,7 @@ which all partial sums stay below 2 ** 24 in float32, or 2 ** 53 in float64. A
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,8 +44,8 @@ FLOAT32_EXACT = 2**24
 
 def rounded(values: Ints, shift: Array | int) -> Ints:
     """Return ``floor(values / 2 ** shift + 1 / 2)``."""
-    half = np.left_shift(np.int64(1), np.asarray(shift, np.int64)) >> 1
-    result: Ints = (values + half) >> np.asarray(shift, np.int64)
+    places = np.asarray(shift, np.int64)
+    result: Ints = (values + ((np.ones_like(places) << places) >> 1)) >> places
     return result
 
 
@@ -171,9 +171,10 @@ class Reference:
         if weight.ndim == 4:
             weight = weight.transpose(0, 2, 3, 1)
         bound = self.program.sum_bounds[name]
-        kind = np.float32 if bound <= FLOAT32_EXACT else np.float64
+        kind: type[np.floating[Any]] = np.float32 if bound <= FLOAT32_EXACT else np.float64
         matrix = weight.reshape(len(weight), -1).T.astype(kind)
-        return (values.astype(kind) @ matrix).astype(np.int64)
+        product: Ints = (values.astype(kind) @ matrix).astype(np.int64)
+        return product
 
     def _scaled(self, name: str, sums: Ints) -> Ints:
         arrays = self.program.arrays
@@ -256,12 +257,14 @@ def _pooled(maps: Ints) -> Ints:
     outputs = (maps.shape[1] + 1) // 2
     reach = 2 * outputs - 1
     cells = [padded[:, y : y + reach : 2, x : x + reach : 2] for y in range(3) for x in range(3)]
-    return np.maximum.reduce(cells).reshape(len(maps), outputs**2, -1)
+    maxima: Ints = np.maximum.reduce(cells).reshape(len(maps), outputs**2, -1)
+    return maxima
 
 
 def _maxima(maps: Ints) -> Ints:
     """Return the maxima of cells of 2 x 2, fewer at the border; of values that are not negative."""
-    return np.maximum.reduce(_cells(maps)).reshape(len(maps), -1, maps.shape[-1])
+    maxima: Ints = np.maximum.reduce(_cells(maps)).reshape(len(maps), -1, maps.shape[-1])
+    return maxima
 
 
 def _averages(maps: Ints) -> Ints:
@@ -287,7 +290,7 @@ def _heads(tokens: Ints, parts: int, heads: int) -> Ints:
     return tokens.reshape(*tokens.shape[:2], parts, heads, -1).transpose(2, 0, 3, 1, 4)
 
 
-def _merged(x: NDArray[np.generic]) -> Ints:
+def _merged(x: NDArray[Any]) -> Ints:
     """Turn ``[N, heads, positions, channels]`` into ``[N, positions, heads * channels]``."""
     merged: Ints = x.transpose(0, 2, 1, 3).reshape(len(x), x.shape[2], -1)
     return merged

@@ -56,7 +56,7 @@ def export_subnet(
     if network is not None and number is not None:
         raise StudyError("Give either a trial or the folder of a network, not both.")
     if network is not None:
-        net, facts = _retrained(session, network)
+        net, facts = retrained_network(session, network)
         check_format(net, to, opset=opset)
         name = Path(network).resolve().name
     else:
@@ -81,7 +81,13 @@ def export_subnet(
     )
 
 
-def _retrained(session: Session, network: Path) -> tuple[Spikformer, dict[str, Any]]:
+def retrained_network(session: Session, network: Path) -> tuple[Spikformer, dict[str, Any]]:
+    """Return a network of a study from the folder that retraining left, and what is known of it.
+
+    Raises:
+        StudyError: If it is of another study.
+        CheckpointError: If the folder is corrupt.
+    """
     from spikesearch.export import load_network, read_facts
 
     net, facts = load_network(network), read_facts(network)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization
 
 from spikesearch.device.layout import Fire, Layout, Neurons, WeightLayer, roots
 from spikesearch.device.program import (
@@ -95,6 +96,28 @@ def quantise(
     arrays = quantiser.arrays()
     mean, std = (tuple(float(value) for value in values) for values in (norm.mean, norm.std))
     return Program(layout, model, arrays, mean, std, quantiser.logit, {"calibration_samples": len(samples)})
+
+
+class StraightThrough(nn.Module):
+    """A parametrization of a weight: what its integers stand for, with the gradient of the weight itself.
+
+    Bengio et al., "Estimating or Propagating Gradients Through Stochastic Neurons", 2013.
+    """
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the weight rounded as :func:`quantise` rounds it."""
+        steps = weight.detach().flatten(1).abs().amax(1).clamp(min=1e-30) / LARGEST_WEIGHT
+        steps = steps.view(-1, *[1] * (weight.ndim - 1))
+        rounding = ((weight / steps).round() * steps - weight).detach()
+        rounded: Tensor = weight + rounding
+        return rounded
+
+
+def round_weights(net: nn.Module) -> None:
+    """Give all weight layers of a network, in place, weights that are rounded as :func:`quantise` rounds them."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            register_parametrization(module, "weight", StraightThrough())
 
 
 def _check_neurons(net: Spikformer) -> None:
@@ -257,7 +280,7 @@ class _Quantiser:
     def _threshold(self, neurons: Neurons) -> float:
         """Return the current at which neurons fire that start at rest, or with several time steps their threshold."""
         module = self._module(neurons)
-        return module.v_threshold * (1.0 if self.repeats else module.tau)
+        return float(module.v_threshold) * (1.0 if self.repeats else module.tau)
 
     def _folded(self, neurons: Neurons) -> tuple[Floats, Floats]:
         """Return threshold and bias current per channel of neurons that read the stream."""
@@ -294,16 +317,16 @@ class _Quantiser:
 
     def _head(self) -> None:
         head = self.layout.head
-        weight = self.net.head.weight.double().numpy()
+        weight = self.net.head.weight.detach().double().numpy()
         weight = weight / (self.layout.arch.time_steps * self.layout.buffers[self.layout.streams[-1]].positions)
         self.logit = max(float(np.abs(weight).max()) / LARGEST_WEIGHT, 1e-30)
-        self._scaled(HEAD, weight, self.net.head.bias.double().numpy(), np.full(head.outputs, self.logit))
+        self._scaled(HEAD, weight, self.net.head.bias.detach().double().numpy(), np.full(head.outputs, self.logit))
 
     def _scaled(self, name: str, weight: Floats, bias: Floats, units: Floats) -> None:
         """Write a layer whose currents are measured in units per output."""
         steps = np.abs(weight).reshape(len(weight), -1).max(1) / LARGEST_WEIGHT
         integers = np.rint(weight / np.where(steps, steps, 1).reshape(-1, *[1] * (weight.ndim - 1)))
-        mantissa, exponent = np.frexp(steps / units)
+        exponent = np.frexp(steps / units)[1]
         shift = np.clip(15 - exponent, 0, LARGEST_SHIFT)
         multiplier = np.clip(np.rint(np.ldexp(steps / units, shift)), 0, LARGEST_MULTIPLIER)
         self._arrays |= {
