@@ -40,7 +40,7 @@ Floats = NDArray[np.float64]
 BITS = 8
 LARGEST_WEIGHT = 2 ** (BITS - 1) - 1
 MARGIN = 1.5  # of the largest current in calibration that a buffer has room for
-MOST_BITS, FEWEST_BITS = 12, 7  # of a threshold: what is enough, and what 16 bits must leave room for
+MOST_BITS, FEWEST_BITS = 12, 6  # of a threshold: what is enough, and what 16 bits must leave room for
 CALIBRATION_BATCH = 64
 
 
@@ -83,9 +83,9 @@ def quantise(
         raise DataError("`calibration` must hold at least one sample, but got none.")
     net = copy.deepcopy(net).cpu().eval()
     samples = calibration.detach().float().cpu()
-    _check_neurons(net)
+    check_network(net)
     static = samples.ndim == 4
-    model = {name: list(value) if isinstance(value, tuple) else value for name, value in net.settings.items()}
+    model = _settings(net)
     layout = model_layout(net.arch, model, static=static)
     ranges = _measure(net, layout, samples)
     norm = _extremes(samples, static) if normalisation is None else normalisation
@@ -120,10 +120,21 @@ def round_weights(net: nn.Module) -> None:
             register_parametrization(module, "weight", StraightThrough())
 
 
-def _check_neurons(net: Spikformer) -> None:
+def check_network(net: Spikformer) -> None:
+    """Fail where :func:`quantise` is bound to fail, before anything is measured.
+
+    Raises:
+        ExportError: If the network has something that the integer network lacks.
+    """
+    model_layout(net.arch, _settings(net))
     for name, module in net.named_modules():
         if hasattr(module, "v_threshold") and not isinstance(module, PlainLIF):
             raise ExportError(f"`{name}` is a {type(module).__name__}: quantise the network itself, no copy of it.")
+
+
+def _settings(net: Spikformer) -> dict[str, Any]:
+    """Return the keyword arguments that build a network of this shape, in plain JSON types."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in net.settings.items()}
 
 
 def _extremes(samples: Tensor, static: bool) -> Normalisation:

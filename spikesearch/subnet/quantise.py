@@ -11,7 +11,7 @@ from spikesearch.errors import StudyError
 from spikesearch.io import user_path
 from spikesearch.study.results import find_trial
 from spikesearch.study.session import Session
-from spikesearch.subnet.export import retrained_network
+from spikesearch.subnet.export import quantised, retrained_network
 from spikesearch.subnet.extract import subnet_facts
 
 if TYPE_CHECKING:
@@ -152,18 +152,6 @@ def quantise_subnet(
     _write(folder, net, program, stated)
     nbytes = sum(unit.nbytes for unit in net.units())
     return Quantisation(session.name, folder, split, epochs, floats, integers, layout_size(program.layout), nbytes)
-
-
-def quantised(session: Session, net: Spikformer) -> Program:
-    """Return the integer network of a network of a study, calibrated on its training samples."""
-    from spikesearch.data.bundle import StoredSplit
-    from spikesearch.device import Normalisation, quantise
-    from spikesearch.scoring.calibration import calibration_images
-
-    norm, train = None, session.data.train
-    if isinstance(train, StoredSplit):
-        norm = Normalisation(train.normalisation.mean.tolist(), train.normalisation.std.tolist())
-    return quantise(net, calibration_images(session.data, session.config.scoring), normalisation=norm)
 
 
 def _fine_tuned(session: Session, net: Spikformer, epochs: int, folder: Path, *, progress: bool) -> Spikformer:
