@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from spikesearch.audit.fidelity_result import Fidelity
     from spikesearch.study.results import StudyResult, TrialResult
+    from spikesearch.subnet.quantise import Quantisation
     from spikesearch.subnet.retrain import Retraining
 
 T = TypeVar("T")
@@ -167,6 +168,35 @@ def _retraining_table(retraining: Retraining) -> None:
     ]
     columns = ("", "trial", "search %", "test %", "energy uJ", "params")
     print_table(f"Energy on the search split, under the {retraining.convention!r} convention", columns, rows)
+
+
+def print_quantisation(quantisation: Quantisation, chosen: Format) -> None:
+    """Print a network of integers beside the one that it was made of."""
+    emit(
+        quantisation,
+        chosen,
+        table=_quantisation_table,
+        value=lambda quantisation: [quantisation.integers.accuracy],
+        data=lambda quantisation: quantisation.to_dict(),
+    )
+
+
+def _quantisation_table(quantisation: Quantisation) -> None:
+    size = quantisation.size
+    print(f"Network in {quantisation.folder}")
+    columns, rows = ["", "accuracy %", "rate", "bytes of constants"], []
+    for name, measured, nbytes in (
+        ("float32", quantisation.floats, quantisation.nbytes),
+        ("int8", quantisation.integers, size.flash),
+    ):
+        energies = (f"{report.total_uJ:.4g}" for report in measured.energy)
+        rows.append((name, f"{100 * measured.accuracy:.2f}", f"{measured.rate:.4f}", f"{nbytes:,}", *energies))
+    columns += [f"{report.convention} uJ" for report in quantisation.floats.energy]
+    print_table(f"On the {quantisation.split} split", columns, rows)
+    print(
+        f"On a device: {size.flash:,} bytes of flash beside the code, {size.ram:,} bytes of RAM, of which "
+        f"{size.kept:,} live from one time step to the next; {size.input:,} bytes of a sample."
+    )
 
 
 def print_fidelity(fidelity: Fidelity, chosen: Format) -> None:

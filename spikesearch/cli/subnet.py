@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,7 @@ from spikesearch.cli.output import (
     StorageOption,
     TrialOption,
     emit,
+    print_quantisation,
     print_retraining,
 )
 from spikesearch.cli.recipe import SourceOption
@@ -31,8 +32,16 @@ from spikesearch.cli.space import (
 from spikesearch.cli.study import NameArgument, before_command
 from spikesearch.extensions import EXPORT_FORMATS
 
+if TYPE_CHECKING:
+    from spikesearch.study.session import Session
+
 app = typer.Typer(help="Take one architecture out of a study.", no_args_is_help=True, rich_markup_mode=None)
 app.callback()(before_command)
+
+
+NetworkOption = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="Folder of a retrained network, instead of a trial.")
+]
 
 
 class SplitChoice(StrEnum):
@@ -142,6 +151,41 @@ def retrain(
     print_retraining(retraining, chosen)
 
 
+@app.command()
+def quantise(
+    name: NameArgument,
+    storage: StorageOption = None,
+    trial: TrialOption = None,
+    network: NetworkOption = None,
+    bits: Annotated[int, typer.Option(help="Of a weight; 8 is what there is.")] = 8,
+    epochs: Annotated[
+        int, typer.Option(help="Passes over the training split with rounded weights, before they are rounded for good.")
+    ] = 0,
+    split: Annotated[SplitChoice, typer.Option(help="Which samples to measure on.")] = SplitChoice.search,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder to write; by default quantised/<trial> of the study's.")
+    ] = None,
+    run_dir: RunDirOption = None,
+    device: DeviceOption = "cpu",
+    chosen: FormatOption = Format.table,
+) -> None:
+    """Turn a network into one of integers, and compare accuracy, rate, energy and size."""
+    from spikesearch.subnet.quantise import quantise_subnet
+
+    session = _opened(name, network, storage=storage, run_dir=run_dir, device=device)
+    quantisation = quantise_subnet(
+        session, trial, network=network, bits=bits, epochs=epochs, split=split.value, output=output
+    )
+    print_quantisation(quantisation, chosen)
+
+
+def _opened(name: str, network: Path | None, *, storage: str | None, run_dir: str | None, device: str) -> Session:
+    """Open a study; with a network of its own, that of a preset needs no supernet."""
+    from spikesearch.study.session import open_study, open_trained
+
+    return (open_trained if network is None else open_study)(name, storage=storage, run_dir=run_dir, device=device)
+
+
 def _format(name: str) -> str:
     from spikesearch.export import FORMATS
 
@@ -155,9 +199,7 @@ def export(
     name: NameArgument,
     storage: StorageOption = None,
     trial: TrialOption = None,
-    network: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Folder of a retrained network, instead of a trial.")
-    ] = None,
+    network: NetworkOption = None,
     to: Annotated[
         str, typer.Option(metavar=f"[{'|'.join(EXPORT_FORMATS.names())}]", callback=_format, help="Format.")
     ] = "safetensors",
@@ -169,9 +211,7 @@ def export(
     device: DeviceOption = "cpu",
 ) -> None:
     """Write a network for other tools, with a model card, checked on real images; print the folder."""
-    from spikesearch.study.session import open_study, open_trained
     from spikesearch.subnet.export import export_subnet
 
-    opened = open_trained if network is None else open_study  # a preset needs no supernet
-    session = opened(name, storage=storage, run_dir=run_dir, device=device)
+    session = _opened(name, network, storage=storage, run_dir=run_dir, device=device)
     print(export_subnet(session, trial, to=to, output=output, network=network, opset=opset))

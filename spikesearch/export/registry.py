@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
+    from spikesearch.device import Program
     from spikesearch.nn import Spikformer
 
 
@@ -27,6 +28,7 @@ class Export:
         options: Those of the format that were given.
         images: Returns the image that a sample was made of, by its position, in its own size; ``None`` where there is
             none.
+        program: The network in integers, for a format that writes that.
     """
 
     net: Spikformer
@@ -34,6 +36,13 @@ class Export:
     description: Mapping[str, Any]
     options: Mapping[str, Any]
     images: Callable[[int], Image] | None = None
+    program: Program | None = None
+
+    @property
+    def integers(self) -> Program:
+        """The network in integers; of formats that write it."""
+        assert self.program is not None
+        return self.program
 
 
 def _anything(net: Spikformer, options: Mapping[str, Any]) -> None:
@@ -51,6 +60,7 @@ class ExportFormat:
         write: Writes the files into an empty folder, compares the result with the network and returns how they compare.
         check: Fails where nothing can be written, before anything is.
         options: Keyword arguments of :func:`~spikesearch.export.export_network` that this format takes.
+        integer: Whether it writes the network in integers.
     """
 
     name: str
@@ -59,6 +69,7 @@ class ExportFormat:
     write: Callable[[Path, Export], dict[str, Any]]
     check: Callable[[Spikformer, Mapping[str, Any]], object] = _anything
     options: tuple[str, ...] = ()
+    integer: bool = False
 
 
 FORMATS: Registry[ExportFormat] = EXPORT_FORMATS

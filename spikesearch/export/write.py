@@ -11,6 +11,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from spikesearch.device import Normalisation, Program, quantise
 from spikesearch.energy import EnergyReport
 from spikesearch.errors import ExportError
 from spikesearch.export.card import model_card
@@ -29,6 +30,7 @@ def export_network(
     facts: Mapping[str, Any] | None = None,
     energies: Sequence[EnergyReport] = (),
     images: Callable[[int], Image] | None = None,
+    program: Program | None = None,
     **options: object,
 ) -> Path:
     """Write a network in some format, with ``model.json`` and a model card, and check it on real samples.
@@ -39,12 +41,14 @@ def export_network(
         net: The network, on any device.
         folder: Folder to write; one that holds the same network in the same format is replaced.
         to: A key of :data:`spikesearch.export.FORMATS`: ``safetensors``, ``timm``, ``onnx``, ``torch``, ``nir``,
-            ``nir-stem``.
+            ``nir-stem``, and of the network in integers ``onnx-int8``, ``c``, ``memory-files``.
         samples: Some real samples ``[N, C, H, W]`` or ``[N, F, C, H, W]``, normalised.
         facts: What else is known of the network, see :func:`~spikesearch.export.card.model_card`.
         energies: For the model card, one report per convention.
         images: Returns the image that a sample was made of, by its position in ``samples``: in its own size, grey or
             RGB as the network takes it. A format that says how images are prepared is checked on them.
+        program: The network in integers, for a format that writes it; by default quantised on ``samples``, with the
+            ``normalisation`` of ``facts``.
         **options: Those of the format, such as ``opset`` (version of the ONNX operators) of ``onnx``; ``None`` counts
             as not given.
 
@@ -63,7 +67,10 @@ def export_network(
         raise ExportError("`samples` must hold at least one sample, but got none.")
     net = copy.deepcopy(net).cpu().eval()
     description = describe(net, facts or {}, (FACTS, CARD, *chosen.files))
-    export = Export(net, samples.detach().float().cpu(), description, _given(options), images)
+    samples = samples.detach().float().cpu()
+    if chosen.integer and program is None:
+        program = quantise(net, samples, normalisation=_normalisation(description))
+    export = Export(net, samples, description, _given(options), images, program)
     with new_folder(folder, description) as scratch, torch.no_grad():
         description["check"] = chosen.write(scratch, export)
         atomic_write_json(scratch / FACTS, description)
@@ -96,6 +103,11 @@ def check_format(net: Spikformer, to: str, **options: object) -> ExportFormat:
             raise ExportError(f"`{option}` must be left out for the format {to!r}: {whose}.")
     chosen.check(net, given)
     return chosen
+
+
+def _normalisation(description: Mapping[str, Any]) -> Normalisation | None:
+    known = description.get("normalisation")
+    return None if known is None else Normalisation(known["mean"], known["std"])
 
 
 def _given(options: Mapping[str, object]) -> dict[str, object]:

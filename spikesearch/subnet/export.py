@@ -12,6 +12,7 @@ from spikesearch.study.session import Session
 from spikesearch.subnet.extract import data_facts, subnet_facts
 
 if TYPE_CHECKING:
+    from spikesearch.device import Program
     from spikesearch.energy import EnergyReport
     from spikesearch.nn import Spikformer
 
@@ -56,8 +57,8 @@ def export_subnet(
     if network is not None and number is not None:
         raise StudyError("Give either a trial or the folder of a network, not both.")
     if network is not None:
-        net, facts = _retrained(session, network)
-        check_format(net, to, opset=opset)
+        net, facts = retrained_network(session, network)
+        chosen = check_format(net, to, opset=opset)
         name = Path(network).resolve().name
     else:
         trial = find_trial(session.study, number)
@@ -68,6 +69,10 @@ def export_subnet(
         test = session.final_score(trial.architecture)
         facts = {**subnet_facts(session, trial), "test_accuracy": test["accuracy"]}
         name = str(trial.number)
+    program = None
+    if chosen.integer:
+        program = stored_program(network) if network is not None else None
+        program = quantised(session, net) if program is None else program
     search = session.data.search
     return export_network(
         net,
@@ -77,11 +82,38 @@ def export_subnet(
         images=search.whole if isinstance(search, StoredSplit) and session.data.frames is None else None,
         facts=facts,
         energies=_energies(session, net),
+        program=program,
         opset=opset,
     )
 
 
-def _retrained(session: Session, network: Path) -> tuple[Spikformer, dict[str, Any]]:
+def quantised(session: Session, net: Spikformer) -> Program:
+    """Return the integer network of a network of a study, calibrated on its training samples."""
+    from spikesearch.data.bundle import StoredSplit
+    from spikesearch.device import Normalisation, quantise
+    from spikesearch.scoring.calibration import calibration_images
+
+    norm, train = None, session.data.train
+    if isinstance(train, StoredSplit):
+        norm = Normalisation(train.normalisation.mean.tolist(), train.normalisation.std.tolist())
+    return quantise(net, calibration_images(session.data, session.config.scoring), normalisation=norm)
+
+
+def stored_program(network: Path) -> Program | None:
+    """Return the integer network that ``subnet quantise`` left in a folder; ``None`` if there is none."""
+    from spikesearch.device import Program
+    from spikesearch.device.program import DESCRIPTION
+
+    return Program.load(network) if (network / DESCRIPTION).exists() else None
+
+
+def retrained_network(session: Session, network: Path) -> tuple[Spikformer, dict[str, Any]]:
+    """Return a network of a study from the folder that retraining left, and what is known of it.
+
+    Raises:
+        StudyError: If it is of another study.
+        CheckpointError: If the folder is corrupt.
+    """
     from spikesearch.export import load_network, read_facts
 
     net, facts = load_network(network), read_facts(network)

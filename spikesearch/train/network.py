@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -60,6 +60,7 @@ def train_network(
     device: str | torch.device = "cpu",
     progress: bool = True,
     on_epoch: EpochCallback | None = None,
+    prepare: Callable[[Spikformer], object] | None = None,
 ) -> Retrained:
     """Train a plain network, or go on where an earlier call was stopped.
 
@@ -74,6 +75,8 @@ def train_network(
         device: Where to train.
         progress: Whether to show a progress bar.
         on_epoch: See :meth:`Trainer.run`.
+        prepare: Called with the copy that is trained; may give its weights parametrizations, through which it then
+            computes. The weights of the result are those behind them.
 
     Raises:
         CheckpointError: If ``folder`` holds a corrupt checkpoint, or that of another training.
@@ -86,6 +89,8 @@ def train_network(
         "start": weights_hash(net),
     }
     model = fast_copy(net)
+    if prepare is not None:
+        prepare(model)
     if config.compile and config.energy_weight:
         logger.warning(
             "`train.compile` has no effect beside `train.energy_weight`: the hooks that count spikes are not compiled."
@@ -146,7 +151,8 @@ def fresh_network(like: Spikformer, seed: int) -> Spikformer:
 def plain_copy(net: Spikformer, trained: nn.Module) -> Spikformer:
     """Return ``net`` with the weights of its trained :func:`fast_copy`, on that one's device, in evaluation mode."""
     result = copy.deepcopy(net).to(next(trained.parameters()).device)
-    result.load_state_dict(trained.state_dict())
+    state = {name.replace("parametrizations.weight.original", "weight"): x for name, x in trained.state_dict().items()}
+    result.load_state_dict(state)
     return result.eval()
 
 

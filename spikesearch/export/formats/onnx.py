@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,11 @@ def _write(folder: Path, export: Export) -> dict[str, Any]:
     opset = export.options.get("opset", OLDEST_OPSET)
     path = folder / MODEL
     path.write_bytes(_convert(export.net, export.samples, opset).SerializeToString())
-    return agreement(export.net, _runtime(path, opset), export.samples, "The ONNX model")
+    return agreement(export.net, runtime(path, opset), export.samples, "The ONNX model")
 
 
-def _check(net: Spikformer, options: Mapping[str, Any]) -> None:
+def check_opset(net: Spikformer, options: Mapping[str, Any]) -> None:
+    """Make sure that models can be written here, with the version of the operators that is wanted."""
     require("ONNX export", ("onnx", "onnxscript", "onnxruntime"), "onnx")
     import onnx
 
@@ -77,7 +78,8 @@ def _convert(net: Spikformer, samples: Tensor, opset: int) -> Any:
     return model
 
 
-def _runtime(path: Path, opset: int) -> Any:
+def runtime(path: Path, opset: int) -> Callable[[Tensor], Tensor]:
+    """Return what runs a model: samples to logits."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -110,4 +112,4 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
-register(ExportFormat("onnx", (MODEL,), USAGE, _write, _check, options=("opset",)))
+register(ExportFormat("onnx", (MODEL,), USAGE, _write, check_opset, options=("opset",)))
