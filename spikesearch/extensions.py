@@ -101,3 +101,4 @@ MIXERS: Registry[Any] = Registry("mixer", package="spikesearch.nn.mixers", group
 EXPORT_FORMATS: Registry[Any] = Registry(
     "export format", package="spikesearch.export.formats", group="spikesearch.export"
 )
+TARGETS: Registry[Any] = Registry("target", package="spikesearch.device.targets", group="spikesearch.targets")

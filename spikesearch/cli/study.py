@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -116,6 +117,13 @@ def run(
             max=4096,
         ),
     ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="Kind of device that the network is for: mcu, fpga or speck. What it cannot run is refused before "
+            "anything is trained. By default `target` of the study file."
+        ),
+    ] = None,
     run_dir: RunDirOption = None,
     device: DeviceOption = "cpu",
     download: DownloadOption = False,
@@ -138,11 +146,13 @@ def run(
     from spikesearch.study.results import read_results
     from spikesearch.study.store import storage_name
 
-    target = resolve_or_assist(what, storage=storage, study_name=study_name, device=device)
-    if target.kind == "recipe":
-        run_recipes(target, chosen, workers=workers, **options)
+    found = resolve_or_assist(what, storage=storage, study_name=study_name, device=device)
+    if found.kind == "recipe":
+        run_recipes(found, chosen, workers=workers, **options)
         return
-    study = run_study(target, workers=workers, **options)
+    if target is not None:
+        found = replace(found, file=found.config.meant_for(target))
+    study = run_study(found, workers=workers, **options)
     print_study(read_results(study, storage_name(study)), chosen)
 
 

@@ -36,7 +36,7 @@ from spikesearch.config.hardware import (
 from spikesearch.config.messages import explain, show
 from spikesearch.config.reader import read_yaml
 from spikesearch.errors import ConfigError, ConfigNotFoundError, did_you_mean
-from spikesearch.extensions import CONVENTIONS
+from spikesearch.extensions import CONVENTIONS, TARGETS
 from spikesearch.io import user_path
 from spikesearch.space import SearchSpace
 from spikesearch.space.genes import LISTS
@@ -44,7 +44,7 @@ from spikesearch.space.residual import RESIDUALS
 from spikesearch.space.space import StageChoices, says
 
 SCHEMA_VERSION = 1
-CONSTRAINED = ("energy_uJ", "params", "macs", "acs", "mean_firing_rate")
+CONSTRAINED = ("energy_uJ", "params", "macs", "acs", "mean_firing_rate", "flash_kB", "ram_kB")
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -321,7 +321,11 @@ class StudyConfig(Section):
         train: How the supernet is trained.
         scoring: How a subnet is scored.
         search: Budget and sampler.
-        constraints: Upper bounds of a trial's ``energy_uJ``, ``params``, ``macs``, ``acs`` or ``mean_firing_rate``.
+        constraints: Upper bounds of a trial's ``energy_uJ``, ``params``, ``macs``, ``acs`` or ``mean_firing_rate``, and
+            of what its C code needs of a device: ``flash_kB`` and ``ram_kB``, 1000 bytes each. These are known before
+            a trial is spent, and nothing beyond them is proposed.
+        target: Kind of device that the network is for, such as ``mcu``: what it cannot run is refused, and its own
+            limits hold where ``constraints`` do not say otherwise. See :mod:`spikesearch.device.targets`.
         report: How one trial is recommended.
         storage: Optuna storage URL; ``None`` uses the default of the command line.
         schema_version: Version of this format.
@@ -336,9 +340,32 @@ class StudyConfig(Section):
     scoring: ScoringConfig = ScoringConfig()
     search: SearchConfig
     constraints: dict[str, Positive] = Field(default_factory=dict)
+    target: str | None = None
     report: ReportConfig = ReportConfig()
     storage: str | None = None
     schema_version: int = SCHEMA_VERSION
+
+    @model_serializer(mode="wrap")
+    def _without_target(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A study that was made before there were targets says nothing of them.
+        return {name: value for name, value in dump(self).items() if name != "target" or value is not None}
+
+    def meant_for(self, target: str) -> StudyConfig:
+        """Return the same study, meant for a kind of device.
+
+        Raises:
+            ConfigError: If there is no such target.
+        """
+        if target not in TARGETS:
+            raise ConfigError(f"`target` {TARGETS.expected(target)}")
+        return self.model_copy(update={"target": target})
+
+    @field_validator("target")
+    @classmethod
+    def _known_target(cls, value: str | None) -> str | None:
+        if value is not None and value not in TARGETS:
+            raise ValueError(TARGETS.expected(value))
+        return value
 
     @field_validator("constraints")
     @classmethod

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from spikesearch.config import StudyConfig
     from spikesearch.data import DataBundle
+    from spikesearch.device.limits import DeviceLimits
     from spikesearch.nn import Supernet
     from spikesearch.sampler import ESNNSampler
 
@@ -73,8 +74,29 @@ def sampler_arguments(config: StudyConfig) -> dict[str, Any]:
     }
 
 
-def make_sampler(config: StudyConfig) -> ESNNSampler:
-    """Return the sampler that a study file asks for."""
+def make_sampler(config: StudyConfig, limits: DeviceLimits | None = None) -> ESNNSampler:
+    """Return the sampler that a study file asks for.
+
+    Args:
+        config: The study file.
+        limits: Of the device; the sampler proposes nothing beyond them.
+    """
     from spikesearch.sampler import ESNNSampler
 
-    return ESNNSampler(config.space.search_space(), **sampler_arguments(config))
+    known = None if limits is None else limits.known_constraints()
+    return ESNNSampler(config.space.search_space(), **sampler_arguments(config), known_constraints=known)
+
+
+def device_limits(config: StudyConfig, supernet: Supernet) -> DeviceLimits:
+    """Return the limits of the device that a study is for.
+
+    Args:
+        config: The study file.
+        supernet: Its supernet, trained or not.
+
+    Raises:
+        ConfigError: If the device cannot run what would be searched.
+    """
+    from spikesearch.device.limits import DeviceLimits, plan_of
+
+    return DeviceLimits(config, plan_of(supernet, static=getattr(config.data, "frames", None) is None))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from spikesearch.errors import CheckpointError, StorageError, StudyError
 from spikesearch.study import provenance
-from spikesearch.study.assembly import new_supernet
+from spikesearch.study.assembly import device_limits, new_supernet
 from spikesearch.study.attributes import DATA_FINGERPRINT, MAJORITY_SHARE, SUPERNET_HASH
 from spikesearch.study.folder import is_foreign
 
@@ -62,7 +62,7 @@ def check_folder(folder: Path) -> None:
 
 
 def check_files(config: StudyConfig, data: DataBundle, folder: Path, study: optuna.Study | None) -> None:
-    """Make sure that some network of the space fits the data, and that a folder does not hold another supernet.
+    """Make sure that some network of the space fits data and device, and that a folder holds no other supernet.
 
     What is left of a training of this study that has diverged makes way.
 
@@ -79,6 +79,7 @@ def check_files(config: StudyConfig, data: DataBundle, folder: Path, study: optu
     from spikesearch.train.supernet import check_run_dir, discard_checkpoints, is_trained
 
     supernet = new_supernet(config, data)
+    device_limits(config, supernet)
     if study is not None and SUPERNET_HASH in study.user_attrs:
         return
     try:

@@ -15,6 +15,7 @@ from spikesearch.errors import StudyError
 from spikesearch.fitness import dead_below, f_aeb
 from spikesearch.racing import Dominated, Rival
 from spikesearch.study import attributes
+from spikesearch.study.assembly import device_limits, make_sampler
 from spikesearch.study.search import trials
 from spikesearch.study.search.interrupts import Interrupts
 from spikesearch.study.search.ledger import Ledger
@@ -123,6 +124,7 @@ class Search:
         worker: This process.
         budget: How much may be done.
         constraints: Upper bounds of a trial's attributes.
+        excess: Returns by how much an architecture is beyond bounds that are known before it is scored, by name.
         num_classes: Number of classes; a subnet that hardly does better than guessing is dead, hence infeasible.
         majority_share: Share of the most frequent class, which a guess would be.
         beta: Weight of the energy in F_AEB.
@@ -143,6 +145,7 @@ class Search:
         num_classes: int,
         majority_share: float = 0.0,
         constraints: Mapping[str, float] | None = None,
+        excess: Callable[[Architecture], Mapping[str, float]] | None = None,
         beta: float = 0.02,
         on_trial: Callable[[FinishedTrial], None] | None = None,
         stop: Callable[[], bool] | None = None,
@@ -156,6 +159,7 @@ class Search:
         self._budget = budget
         self._dead_below = dead_below(num_classes, majority_share)
         self._constraints = dict(constraints or {})
+        self._excess = excess
         self._beta = beta
         self._on_trial = on_trial
         self._stop = stop
@@ -300,7 +304,7 @@ class Search:
                 score = self._race(arch, task.rivals) if self._race and task.rivals else self._score(arch)
             if arch == self._reference:
                 self._store_reference_energy(score.energy_uJ)
-            finished = self._finish(trial, score)
+            finished = self._finish(trial, arch, score)
         except Dominated as lost:
             trials.stop(self._study, trial, lost)
             return
@@ -312,11 +316,13 @@ class Search:
         elif self._on_trial is not None:
             self._on_trial(finished)
 
-    def _finish(self, trial: FrozenTrial, score: ScoreLike) -> FinishedTrial | None:
+    def _finish(self, trial: FrozenTrial, arch: Architecture, score: ScoreLike) -> FinishedTrial | None:
         assert self._reference_energy is not None
         constraints = {"dead": self._dead_below - score.accuracy}
         for key, bound in self._constraints.items():
             constraints[key] = float(getattr(score, key)) - bound
+        if self._excess is not None:
+            constraints |= self._excess(arch)
         attrs = {
             attributes.F_AEB: f_aeb(score.accuracy, score.energy_uJ, self._reference_energy, self._beta),
             attributes.PARAMS: int(score.params),
@@ -385,6 +391,8 @@ def build_search(
         stop: See :class:`Search`.
     """
     config, scorer = session.config, session.scorer()
+    limits = device_limits(config, session.supernet())
+    session.study.sampler = make_sampler(config, limits)
     return Search(
         session.study,
         session.space,
@@ -394,7 +402,8 @@ def build_search(
         budget=budget,
         num_classes=session.data.num_classes,
         majority_share=session.data.majority_share,
-        constraints=config.constraints,
+        constraints={name: bound for name, bound in config.constraints.items() if name not in limits.bounds},
+        excess=limits.excess,
         beta=config.report.beta,
         on_trial=on_trial,
         stop=stop,
