@@ -38,6 +38,7 @@ GROUNDS: dict[Ground, int] = {"white": 255, "black": 0, "grey": 128}
 _LEAST_CONTRAST = 16  # of 255, below which a drawing on a ground cannot be seen
 _LARGEST_ERROR = 12  # of 255, up to which a colour profile is as good as sRGB: a gamma of 2.2 is
 _ORIENTATION = 0x0112
+_GREY_STEPS = {"L;2": 85, "L;4": 17}  # between two greys of few bits, when they are brought to 8
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -75,7 +76,8 @@ def appearance(image: Image.Image, name: str) -> Appearance:
     """Look at an image that has just been opened; its pixels are decoded only if they may be transparent.
 
     Raises:
-        DataError: If it cannot be shown in 8 bits per value, or has several frames; the message begins with ``name``.
+        DataError: If it cannot be shown in 8 bits per value, has several frames, or is transparent everywhere; the
+            message begins with ``name``.
     """
     check_mode(image, name)
     changes = set()
@@ -84,8 +86,10 @@ def appearance(image: Image.Image, name: str) -> Appearance:
         if image.format != "MPO":  # a photograph with a preview or a second view behind it
             raise DataError(f"{name} is a moving picture of {pictures} frames. Write one of them as an image.")
         changes.add(PICTURES)
-    if any("16" in str(tile[3]) for tile in getattr(image, "tile", ())):
+    if any(";16" in mode for mode in _raw_modes(image)):
         changes.add(DEEP)
+    if "transparency" in image.info:
+        _decode(image)  # before anything else does
     if _gamma_is_ignored(image):
         changes.add(GAMMA)
     width, height = image.size
@@ -97,7 +101,10 @@ def appearance(image: Image.Image, name: str) -> Appearance:
     if _transform(image) is not None:
         changes.add(MANAGED)
     unseen: set[Ground] = set()
-    if _alpha(image) is not None:
+    alpha = _alpha(image)
+    if alpha is not None:
+        if alpha.getextrema() == (0, 0):
+            raise DataError(f"{name} is transparent everywhere, so that nothing can be seen of it. Remove it.")
         changes.add(FLATTENED)
         contrast = {ground: _contrast(as_seen(image, ground)) for ground in GROUNDS}
         if max(contrast.values()) >= _LEAST_CONTRAST:
@@ -128,14 +135,16 @@ def as_seen(image: Image.Image, ground: Ground) -> Image.Image:
 
 
 def check_mode(image: Image.Image, name: str) -> None:
-    """Refuse pixels of more than 8 bits per value, which Pillow would clip at 255.
+    """Refuse grey pixels of more than 8 bits per value, on whose brightness viewers do not agree.
 
     Raises:
         DataError: Naming the image.
     """
-    if image.mode not in GREY_MODES + COLOR_MODES:
+    deep = next((mode for mode in _raw_modes(image) if mode.startswith("LA;16")), None)  # Pillow makes it colour
+    if deep is not None or image.mode not in GREY_MODES + COLOR_MODES:
         raise DataError(
-            f"{name} has pixels of mode {image.mode!r}, but 8-bit grey or colour images are expected. Convert it."
+            f"{name} has pixels of mode {deep or image.mode!r}, but 8-bit grey or colour images are expected. Convert "
+            "it."
         )
 
 
@@ -143,9 +152,26 @@ def _alpha(image: Image.Image) -> Image.Image | None:
     """Return how opaque the pixels are; ``None`` if all are."""
     if image.mode not in ("LA", "PA", "RGBA", "RGBa") and "transparency" not in image.info:
         return None
-    image.load()  # only now a palette is known with its transparency
+    _decode(image)
     alpha = image.convert("RGBA").getchannel("A")
     return None if alpha.getextrema() == (255, 255) else alpha
+
+
+def _decode(image: Image.Image) -> None:
+    """Decode an image, and bring the colour that a PNG calls transparent to 8 bits, as its pixels are."""
+    color = image.info.get("transparency")
+    for mode in _raw_modes(image):
+        if mode in _GREY_STEPS and isinstance(color, int):
+            image.info["transparency"] = _GREY_STEPS[mode] * color
+        elif mode.startswith("RGB;16") and isinstance(color, tuple):
+            image.info["transparency"] = tuple(value >> 8 for value in color)
+    image.load()  # only now a palette is known with its transparency
+
+
+def _raw_modes(image: Image.Image) -> list[str]:
+    """Return how the pixels of an image lie in its file, in Pillow's words; nothing once they are decoded."""
+    arguments = [tile[3] for tile in getattr(image, "tile", ())]
+    return [str(argument[0] if isinstance(argument, tuple) else argument) for argument in arguments if argument]
 
 
 def _contrast(image: Image.Image) -> int:

@@ -125,8 +125,10 @@ def read_events(path: Path, unit: Unit = "us") -> Events:
         if array.dtype.kind not in "biuf" or (array.dtype.kind == "f" and not np.isfinite(array).all()):
             raise DataError(f"{path}: `{key}` must hold finite numbers, but got {array.dtype}.")
     polarity = arrays["p"]
-    if not np.isin(polarity, (-1, 0, 1)).all():
-        raise DataError(f"{path}: `p` must hold 0 and 1 (or -1 and 1), but got {polarity.min()} to {polarity.max()}.")
+    signs = np.unique(polarity)
+    if not (np.isin(signs, (0, 1)).all() or np.isin(signs, (-1, 1)).all()):
+        values = ", ".join(map(str, signs.tolist())) if len(signs) <= 3 else f"{signs[0]} to {signs[-1]}"
+        raise DataError(f"{path}: `p` must hold 0 and 1, or -1 and 1, but got {values}.")
     for key in ("x", "y"):
         wrong = arrays[key][(arrays[key] != np.floor(arrays[key])) | (np.abs(arrays[key]) >= LARGEST_COORDINATE)]
         if len(wrong):

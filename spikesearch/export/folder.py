@@ -191,10 +191,11 @@ def network_in(folder: Path) -> dict[str, Any] | None:
     Raises:
         ExportError: If there is something other than a network.
     """
-    if not folder.exists():
+    first = next((path for path in (folder, *folder.absolute().parents) if path.exists()), folder)
+    if first.exists() and not first.is_dir():
+        raise ExportError(f"{first} is a file; {_ADVICE}")
+    if first != folder:
         return None
-    if not folder.is_dir():
-        raise ExportError(f"{folder} is a file; {_ADVICE}")
     if next(folder.iterdir(), None) is None:
         return None
     try:

@@ -16,6 +16,8 @@ from spikesearch.study.results import TrialResult, majority_sentence
 from spikesearch.study.session import Session
 from spikesearch.tables import markdown_table
 
+TITLE = "# Study "
+
 _log = logging.getLogger(__name__)
 
 
@@ -27,13 +29,16 @@ def write_report(session: Session, output: Path) -> None:
         output: The Markdown file.
 
     Raises:
-        StudyError: If ``output`` names no file, or the picture's.
+        StudyError: If ``output`` names no file, or the picture's, or if something that is no report would be lost.
         StorageError: If it cannot be written.
     """
     output = user_path(output, "`output`")
     if not output.name or output.suffix == ".png":
         raise StudyError(f"`output` must be a Markdown file such as report.md, but got {str(output)!r}.")
     picture, drawn = output.with_suffix(".png"), None
+    for path in (output, picture):
+        if path.exists() and not _is_report(output):
+            raise StudyError(f"{path} exists, and no report of a study beside it. Remove it, or name another --output.")
     try:
         drawn = pareto_figure(session.results())
     except MissingDependencyError as error:
@@ -41,6 +46,14 @@ def write_report(session: Session, output: Path) -> None:
     atomic_write_text(output, study_report(session, picture=picture.name if drawn else None))
     if drawn:
         atomic_write_bytes(picture, drawn)
+
+
+def _is_report(path: Path) -> bool:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return file.readline().startswith(TITLE)
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def study_report(session: Session, *, picture: str | None = None) -> str:
@@ -56,7 +69,7 @@ def study_report(session: Session, *, picture: str | None = None) -> str:
     config = session.config
     states = ", ".join(f"{count} {state}" for state, count in result.states.items() if count) or "no trials"
     lines = [
-        f"# Study {result.name}",
+        f"{TITLE}{result.name}",
         "",
         f"{states}. Every energy is in microjoules per sample under the `{result.convention}` convention, with "
         f"{energy_model(config.scoring).prices()}.",

@@ -11,7 +11,6 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -254,14 +253,20 @@ class DistributionDomain(Domain):
 def read_genome(params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> Genome:
     """Return the genome of a trial: its parameters that can take more than one value.
 
-    A value that its distribution does not know is left out: anything may be enqueued, and only Optuna decides what
-    becomes of it.
+    One with a value that its distribution does not hold has none: anything may be enqueued, and what has such a value
+    is no point of the space, hence nobody's parent and nobody's repetition.
     """
     genome = {}
     for name, value in params.items():
-        if not distributions[name].single():
-            with suppress(KeyError, OverflowError, TypeError, ValueError):
-                genome[name] = float(distributions[name].to_internal_repr(value))
+        distribution = distributions[name]
+        if not distribution.single():
+            try:
+                genome[name] = float(distribution.to_internal_repr(value))
+                known = distribution._contains(genome[name])
+            except (KeyError, OverflowError, TypeError, ValueError):
+                known = False
+            if not known:
+                return {}
     return genome
 
 

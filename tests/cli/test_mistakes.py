@@ -239,12 +239,14 @@ def test_an_output_that_cannot_be_written(finished: Path, cli: Cli) -> None:
 
     before = files()
     for command in (("extract",), ("export",), ("retrain", "--epochs", 1)):
-        for path in (LONG, "~nosuchuser/x", "tiny.yaml", "runs"):
+        for path in (LONG, "~nosuchuser/x", "tiny.yaml", "tiny.yaml/x/y", "runs"):
             result = cli("subnet", *command, "tiny", "--trial", 0, "--output", path)
             assert re.search("cannot be used as a path|is a file|holds no network", result.complaint)
     for path in (LONG, ".", "report.png", "/", "runs"):
         result = cli("study", "report", "tiny", "--output", path)
-        assert re.search("cannot be used as a path|must be a Markdown file|Cannot write runs", result.complaint)
+        assert re.search(
+            "cannot be used as a path|must be a Markdown file|runs exists, and no report", result.complaint
+        )
     assert files() == before
 
 

@@ -217,6 +217,22 @@ def test_workers_of_a_script_without_a_main_guard_are_one_error(finished: Path, 
 
 
 @pytest.mark.slow
+def test_a_script_that_cannot_be_run_again_is_to_be_saved(finished: Path) -> None:
+    script = "from spikesearch import run_study\nif __name__ == '__main__':\n    " + SCRIPTS["at once"]
+    ended = subprocess.run(
+        [sys.executable, "-"],
+        input=script,
+        cwd=finished,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert ended.returncode == 1
+    assert "<stdin> cannot be run again. Save the script as a file, or ask for one worker." in ended.stderr
+
+
+@pytest.mark.slow
 def test_a_script_with_a_main_guard_has_workers(finished: Path) -> None:
     script = "from spikesearch import run_study\nif __name__ == '__main__':\n    " + SCRIPTS["at once"]
     (finished / "mine.py").write_text(script)

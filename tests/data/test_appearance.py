@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -314,25 +315,65 @@ def test_the_first_of_several_pictures_of_a_photograph_is_used(tmp_path: Path) -
     assert "of several pictures, of which the first is used" in data.notes[0]
 
 
-def test_the_upper_half_of_16_bit_colours_is_used_and_said(tmp_path: Path) -> None:
-    """Pillow writes no such PNG: built by hand, one row of filter 0 and big-endian values."""
-    import zlib
+def fill_png(folder: Path, values: np.ndarray, depth: int, kind: int, transparent: tuple[int, ...] = ()) -> Path:
+    """Write a PNG of a sort that Pillow does not write, built by hand: rows of filter 0, big-endian values."""
+    rows = b""
+    for row in values.reshape(SIDE, -1):
+        bits = "".join(f"{value:0{depth}b}" for value in row.tolist())
+        rows += b"\0" + int(bits, 2).to_bytes(len(bits) // 8, "big")
 
-    values = np.random.default_rng(0).integers(0, 65536, (SIDE, SIDE, 3)).astype(">u2")
-    rows = b"".join(b"\0" + row.tobytes() for row in values)
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return len(content).to_bytes(4, "big") + name + content + zlib.crc32(name + content).to_bytes(4, "big")
 
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
-
-    header = SIDE.to_bytes(4, "big") * 2 + bytes([16, 2, 0, 0, 0])
-    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    header = SIDE.to_bytes(4, "big") * 2 + bytes([depth, kind, 0, 0, 0])
+    color = b"".join(value.to_bytes(2, "big") for value in transparent)
+    parts = [(b"IHDR", header), *([(b"tRNS", color)] if color else []), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    png = b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
     for name in ("a", "b"):
-        (tmp_path / name).mkdir()
+        (folder / name).mkdir()
         for i in range(5):
-            (tmp_path / name / f"{i}.png").write_bytes(png)
-    data = load(tmp_path)
+            (folder / name / f"{i}.png").write_bytes(png)
+    return folder
+
+
+def test_the_upper_half_of_16_bit_colours_is_used_and_said(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 65536, (SIDE, SIDE, 3))
+    data = load(fill_png(tmp_path, values, 16, 2))
     assert np.array_equal(first(data).transpose(1, 2, 0), (values >> 8).astype(np.uint8))
     assert "upper 8 of 16 bits" in data.notes[0]
+
+
+@pytest.mark.parametrize("depth", [2, 4, 8])
+@pytest.mark.parametrize("level", [0, 1, 3])
+def test_one_grey_of_few_bits_is_transparent(tmp_path: Path, depth: int, level: int) -> None:
+    values = np.random.default_rng(0).integers(0, 2**depth, (SIDE, SIDE))
+    values[0] = level
+    data = load(fill_png(tmp_path, values, depth, 0, (level,)))
+    expected = np.where(values == level, 255, values * 255 // (2**depth - 1))
+    assert np.array_equal(first(data)[0], expected)
+    assert "laid on a white ground" in data.notes[0]
+
+
+def test_one_colour_of_16_bits_is_transparent(tmp_path: Path) -> None:
+    values = 257 * np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3))
+    values[:4, :4] = (0xFF12, 0xFF12, 0)
+    data = load(fill_png(tmp_path, values, 16, 2, (0xFF12, 0xFF12, 0)))
+    expected = (values >> 8).astype(np.uint8)
+    expected[:4, :4] = 255
+    assert np.array_equal(first(data).transpose(1, 2, 0), expected)
+
+
+def test_grey_of_16_bits_with_transparency_is_refused_like_grey(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 4096, (SIDE, SIDE, 2))
+    with pytest.raises(DataError, match=r"a/0.png has pixels of mode 'LA;16B', but 8-bit grey"):
+        load(fill_png(tmp_path, values, 16, 4))
+
+
+def test_images_of_which_nothing_is_left_are_refused(tmp_path: Path) -> None:
+    pixels = noise(SIDE, SIDE, 4)
+    pixels[..., 3] = 0
+    with pytest.raises(DataError, match=r"a/0.png is transparent everywhere, so that nothing can be seen of it"):
+        load(fill(tmp_path, Image.fromarray(pixels)))
 
 
 def test_nothing_is_done_to_plain_images() -> None:

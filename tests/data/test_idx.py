@@ -67,6 +67,51 @@ def test_without_test_files_the_training_files_are_divided(tmp_path: Path) -> No
     assert (len(data.train), len(data.search), len(data.test)) == (24, 8, 8)
 
 
+@pytest.mark.parametrize(
+    ("move", "message"),
+    [
+        (("train-labels-idx1-ubyte", "train-letters-labels-idx1-ubyte"), "images and labels of two data sets"),
+        (("train-labels-idx1-ubyte", "a-train-labels-idx1-ubyte"), "images and labels of two data sets"),
+        (("t10k-images-idx3-ubyte", "test-images-idx3-ubyte"), "images and labels of two data sets"),
+    ],
+)
+def test_images_and_labels_of_two_sets_are_refused(tmp_path: Path, move: tuple[str, str], message: str) -> None:
+    fill(tmp_path, pack=False)
+    (tmp_path / move[0]).rename(tmp_path / move[1])
+    with pytest.raises(DataError, match=f"{tmp_path} holds .*: {message}"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("copy", ["train-balanced-images-idx3-ubyte", "a-train-images-idx3-ubyte.gz"])
+def test_one_of_several_sets_is_not_chosen(tmp_path: Path, copy: str) -> None:
+    fill(tmp_path, pack=False)
+    (tmp_path / copy).write_bytes((tmp_path / "train-images-idx3-ubyte").read_bytes())
+    with pytest.raises(DataError, match=r"holds .* and .*: leave the images of one data set there"):
+        load(tmp_path)
+
+
+def test_plain_and_packed_files_must_agree(tmp_path: Path) -> None:
+    fill(tmp_path, pack=True)
+    before = load(tmp_path).fingerprint
+    fill(tmp_path, pack=False)
+    assert load(tmp_path).fingerprint == before
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(np.arange(40)[::-1] % 4))
+    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte and train-labels-idx1-ubyte.gz differ"):
+        load(tmp_path)
+
+
+def test_names_with_dots_are_known_and_other_parts_are_said(tmp_path: Path) -> None:
+    fill(tmp_path, pack=False)
+    for file in list(tmp_path.iterdir()):
+        file.rename(tmp_path / file.name.replace("-idx", ".idx"))
+    assert load(tmp_path).notes == ()
+    for what in ("images.idx3", "labels.idx1"):
+        (tmp_path / f"val-{what}-ubyte").write_bytes((tmp_path / f"t10k-{what}-ubyte").read_bytes())
+    assert load(tmp_path).notes == (
+        f"2 files, such as {tmp_path / 'val-images.idx3-ubyte'}, are not used: only train, t10k, test are.",
+    )
+
+
 def test_labels_may_start_anywhere(tmp_path: Path) -> None:
     """EMNIST's letters are numbered from 1."""
     fill(tmp_path)

@@ -507,6 +507,22 @@ def test_a_bad_enqueued_trial_costs_only_itself(wish: dict[str, Any], waiting: b
     assert sum(trial.state == TrialState.COMPLETE for trial in study.trials) >= 20
 
 
+@pytest.mark.parametrize("wish", [{"a": 77}, {"a": -1, "b": "x"}, {"c": 0.3}, {"c": 1.25, "a": 1}, {"a": 77, "c": 9.0}])
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.filterwarnings("ignore:Fixed parameter")
+def test_an_enqueued_value_out_of_range_makes_nothing_repeat(wish: dict[str, Any], seed: int) -> None:
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        a, b = trial.suggest_int("a", 0, 3), trial.suggest_categorical("b", ("x", "y", "z"))
+        c = trial.suggest_float("c", 0, 1, step=0.25)
+        return a + c, "zyx".index(b) * (1 + c)
+
+    study = study_of(ESNNSampler(seed=seed))
+    study.enqueue_trial(wish)
+    study.optimize(objective, n_trials=50)  # the space has 60 points
+    points = [tuple(sorted(trial.params.items())) for trial in study.trials]
+    assert len(set(points)) == 50
+
+
 def test_bad_wishes_do_not_matter_with_a_space(space: SearchSpace, objective: Objective) -> None:
     study = study_of(ESNNSampler(space, seed=0))
     for wish in ({"depth": [1]}, {"depth": 99}, {"depth": 1, "embed_dim": {}}):

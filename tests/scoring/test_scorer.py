@@ -125,8 +125,11 @@ def test_calibration_images_are_balanced_fixed_and_nested():
     assert len(calibration_indices(labels, 1000)) == 84
 
 
-@pytest.mark.parametrize("residual", sorted(RESIDUALS))
-def test_stages_and_mixers_score_alike_with_and_without_what_is_known(data, residual):
+@pytest.mark.parametrize(
+    ("residual", "convention"),
+    [*((name, "spikformer") for name in sorted(RESIDUALS)), ("normed", "strict"), ("normed", "memory")],
+)
+def test_stages_and_mixers_score_alike_with_and_without_what_is_known(data, residual, convention):
     space = SearchSpace(
         embed_dims=(16, 32),
         time_steps=(1, 2),
@@ -143,7 +146,7 @@ def test_stages_and_mixers_score_alike_with_and_without_what_is_known(data, resi
     torch.manual_seed(0)
     for value in fresh.parameters():
         value.data.add_(0.05 * torch.randn_like(value))
-    cached, plain = (Scorer(fresh, data, ScoringConfig(cache_mb=size)) for size in (64, 0))
+    cached, plain = (Scorer(fresh, data, ScoringConfig(cache_mb=size, convention=convention)) for size in (64, 0))
     rng = np.random.default_rng(0)
     parents = [space.largest, *(space.sample(rng) for _ in range(3))]
     for arch in [*parents, *(near for parent in parents for near in list(space.neighbours(parent))[:8]), *parents]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import re
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from spikesearch.config.data import ImageSection, PathText
+from spikesearch.data.class_folders import listed
 from spikesearch.data.kind import Inference, Kind, register
 from spikesearch.errors import DataError, DataNotFoundError
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from spikesearch.data.bundle import Source
 
 _FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+_PARTS = (("train",), ("t10k", "test"))  # how names of files tell the part; the second may be missing
 _UNSIGNED_BYTE = 8
 
 
@@ -69,7 +72,7 @@ def load(config: IdxData) -> Source:
     from spikesearch.data.bundle import ArrayStore, Source
 
     folder = Path(config.path)
-    parts = [_pair(folder, ("train",), required=True), _pair(folder, ("t10k", "test"), required=False)]
+    parts = [_pair(folder, names, required=names == _PARTS[0]) for names in _PARTS]
     images, labels, test = [], [], []
     for is_test, pair in enumerate(parts):
         if pair is not None:
@@ -85,12 +88,19 @@ def load(config: IdxData) -> Source:
             "in one of them only."
         )
     values = sorted(classes[0])
+    words = [word for names in _PARTS for word in names]
+    others = sorted(
+        file
+        for file in folder.iterdir()
+        if file.is_file() and "idx" in file.name and not any(word in file.name for word in words)
+    )
     return Source(
         ArrayStore(np.concatenate(images)[:, None]),
         np.searchsorted(values, np.concatenate(labels)).astype(np.int64),
         tuple(str(value) for value in values),
         defined_test=np.concatenate(test) if len(test) > 1 else None,
         augment=None if config.augment is None else image_augmenter(config.augment),
+        notes=(f"{listed(others, 'files')} not used: only {', '.join(words)} are.",) if others else (),
     )
 
 
@@ -104,13 +114,29 @@ def infer(folder: Path) -> Inference | None:
 
 
 def _find(folder: Path, names: tuple[str, ...], what: str) -> Path | None:
-    """Return the file of a folder whose name holds one of ``names``, ``what`` and ``idx``, if there is one."""
-    matching = (
+    """Return the file of a folder whose name holds one of ``names``, ``what`` and ``idx``, if there is one.
+
+    Raises:
+        DataError: If there are several, but for one that is there plain and packed.
+    """
+    matching = sorted(
         file
         for file in folder.iterdir()
         if file.is_file() and what in file.name and "idx" in file.name and any(name in file.name for name in names)
     )
-    return min(matching, default=None)
+    if len({file.name.removesuffix(".gz") for file in matching}) > 1:
+        raise DataError(
+            f"{folder} holds {' and '.join(file.name for file in matching)}: leave the {what} of one data set there."
+        )
+    if len(matching) > 1 and not np.array_equal(*map(read_idx, matching)):
+        raise DataError(f"{matching[0]} and {matching[1].name} differ; remove one of them.")
+    return matching[0] if matching else None
+
+
+def _set_of(file: Path) -> str:
+    """Return what the names of images and labels have in common."""
+    name = re.sub("images|labels", "", file.name.removesuffix(".gz"))
+    return re.sub("[^A-Za-z0-9]+", "-", re.sub("idx[13]", "idx", name))
 
 
 def _pair(folder: Path, names: tuple[str, ...], *, required: bool) -> tuple[np.ndarray, np.ndarray] | None:
@@ -122,6 +148,11 @@ def _pair(folder: Path, names: tuple[str, ...], *, required: bool) -> tuple[np.n
     if images_file is None or labels_file is None:
         missing = f"{names[0]}-{'images-idx3' if images_file is None else 'labels-idx1'}-ubyte"
         raise DataNotFoundError(f"{folder} holds no {missing} (or {missing}.gz). Put it there or change `data.path`.")
+    if _set_of(images_file) != _set_of(labels_file):
+        raise DataError(
+            f"{folder} holds {images_file.name} and {labels_file.name}: images and labels of two data sets. Put the "
+            "other half of one of them there."
+        )
     images, labels = read_idx(images_file), read_idx(labels_file)
     if images.ndim != 3:
         raise DataError(f"{images_file} must hold images in 3 dimensions, but got {images.shape}.")

@@ -98,8 +98,7 @@ def run_workers(order: WorkerOrder, count: int, on_trial: Callable[[FinishedTria
                     if process not in at_work and (process.exitcode or 0) > 0:
                         raise StudyError(
                             f"A worker of the study {order.study_name!r} could not start, because it first runs the "
-                            f"script again that started it{_script()}. Put what the script does under `if __name__ == "
-                            '"__main__":`, or ask for one worker.'
+                            f"script again that started it{_script()}, or ask for one worker."
                         ) from None
                     if process.exitcode != 0:
                         restarts += 1
@@ -186,8 +185,11 @@ def leave_unguarded() -> None:
 
 
 def _script() -> str:
+    """Return which script that is, and what to do about it."""
     path = getattr(sys.modules["__main__"], "__file__", None)
-    return f" ({path})" if path else ""
+    if path and not Path(path).exists():  # "<stdin>" and the like
+        return f", and {path} cannot be run again. Save the script as a file"
+    return f'{f" ({path})" if path else ""}. Put what the script does under `if __name__ == "__main__":`'
 
 
 def available_cores() -> int:
