@@ -84,18 +84,16 @@ def constants(layout: Layout) -> list[tuple[str, Any]]:
     return [(name, about) for name, about in array_shapes(layout) if name not in shared and not name.endswith(".leak")]
 
 
-def scratch(operation: Operation, layout: Layout) -> int:
+def scratch(operation: WeightLayer | Attention, layout: Layout) -> int:
     """Return the bytes that an operation needs for itself: the sums of a position."""
     if isinstance(operation, WeightLayer):
         return 4 * operation.outputs
-    if isinstance(operation, Attention):
-        return 4 * (layout.buffers[operation.target].channels // operation.heads)
-    return 0
+    return 4 * (layout.buffers[operation.target].channels // operation.heads)
 
 
-def scratch_name(operation: Operation) -> str:
+def scratch_name(operation: WeightLayer | Attention) -> str:
     """Return the name of what :func:`scratch` counts."""
-    return f"{operation.target} scratch"
+    return f"{operation.name} scratch"
 
 
 def plan_arena(layout: Layout) -> Arena:
@@ -111,8 +109,8 @@ def plan_arena(layout: Layout) -> Arena:
             if buffer.nbytes:
                 first = 0 if buffer.kept else lives.get(name, (0, time, time))[1]
                 lives[name] = (buffer.nbytes, first, len(operations) if buffer.kept else time)
-        if size := scratch(operation, layout):
-            lives[scratch_name(operation)] = (size, time, time)
+        if isinstance(operation, WeightLayer | Attention):
+            lives[scratch_name(operation)] = (scratch(operation, layout), time, time)
     offsets: dict[str, int] = {}
     for name in sorted(lives, key=lambda name: (-lives[name][0], name)):
         size, first, last = lives[name]
