@@ -12,6 +12,7 @@ from spikesearch.device.program import array_shapes, model_layout
 from spikesearch.space.architecture import Architecture
 
 ALIGNMENT = 4  # of every buffer in the arena
+STACK = 512  # bytes that calls and local variables need at most; a test measures less
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,18 @@ class DeviceSize:
     def to_dict(self) -> dict[str, int]:
         """Return plain JSON types."""
         return asdict(self)
+
+    def lines(self) -> list[str]:
+        """Return sentences for a page."""
+        return [
+            f"Flash: {self.flash:,} bytes of constants, and the code, whose size depends on the compiler.",
+            f"RAM: {self.ram:,} bytes, one static array; {self.kept:,} of them live from one time step to the next, "
+            "the others are the peak of what a layer needs.",
+            f"Stack: at most {STACK} bytes.",
+            f"A sample: {self.input:,} bytes, which belong to the caller.",
+            f"Operations: at most {self.additions:,} additions of 8-bit weights per sample, if every neuron fired in "
+            "every time step; what no spike causes is not computed.",
+        ]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from spikesearch.device import Normalisation, Program, quantise
+from spikesearch.device.size import layout_size
 from spikesearch.energy import EnergyReport
 from spikesearch.errors import ExportError
 from spikesearch.export.card import model_card
@@ -73,8 +74,10 @@ def export_network(
     export = Export(net, samples, description, _given(options), images, program)
     with new_folder(folder, description) as scratch, torch.no_grad():
         description["check"] = chosen.write(scratch, export)
+        if program is not None:
+            description["device"] = layout_size(program.layout).to_dict()
         atomic_write_json(scratch / FACTS, description)
-        atomic_write_text(scratch / CARD, model_card(net, chosen.usage, description, energies))
+        atomic_write_text(scratch / CARD, model_card(net, chosen, description, energies))
     return folder
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spikesearch.device.c.source import HEADER, SOURCE, STACK, CSource, c_source, checksums
+from spikesearch.device.c.source import HEADER, SOURCE, CSource, c_source, checksums
 from spikesearch.device.program import Program
-from spikesearch.device.size import layout_size
+from spikesearch.errors import ExportError
 from spikesearch.io import atomic_write_text
 
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
 VECTORS = "test_vectors.h"
 FILES = (HEADER, SOURCE, VECTORS, "main.c", "Makefile", "CMakeLists.txt")
+_QUIET: dict[str, Any] = {"capture_output": True, "text": True, "check": False}
 FLAGS = "-std=c99 -Wall -Wextra -Werror -pedantic"
 
 
@@ -56,18 +60,28 @@ def identifier(text: str) -> str:
     return f"net_{name}" if not name or name[0].isdigit() else name
 
 
-def size_lines(program: Program) -> list[str]:
-    """Return what the program needs, as lines of a list in Markdown."""
-    size = layout_size(program.layout)
-    return [
-        f"- flash: {size.flash:,} bytes of constants, and the code, which depends on the compiler",
-        f"- RAM: {size.ram:,} bytes, one static array; {size.kept:,} of them live from one time step to the next, the "
-        f"others are the peak of what a layer needs",
-        f"- sample: {size.input:,} bytes, which belong to the caller",
-        f"- stack: at most {STACK} bytes",
-        f"- operations: at most {size.additions:,} additions of 8-bit weights per sample, if every neuron fired in "
-        "every time step; additions that no spike causes are left out",
-    ]
+def check_project(folder: Path) -> int | None:
+    """Compile and run the test of a program; return the number of differences, or ``None`` without a C compiler."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        return None
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "check_network"
+        macro = f"-D{_macro(folder)}_CHECK"
+        sources = [str(folder / name) for name in (SOURCE, "main.c")]
+        built = subprocess.run([compiler, *FLAGS.split(), "-O1", macro, *sources, "-o", str(path)], **_QUIET)
+        if built.returncode:
+            raise ExportError(
+                f"The C program does not compile: {built.stderr.strip().splitlines()[:1]}. This is a defect; please "
+                "report it."
+            )
+        output = subprocess.run([str(path)], **_QUIET).stdout
+    return int(output.split()[-2])
+
+
+def _macro(folder: Path) -> str:
+    header = (folder / HEADER).read_text(encoding="utf-8")
+    return header.partition("#ifndef ")[2].partition("_H\n")[0]
 
 
 def _vectors(program: Program, samples: Samples, source: CSource, prefix: str) -> str:

@@ -35,7 +35,6 @@ from spikesearch.device.size import constants, layout_size, plan_arena, scratch_
 from spikesearch.nn.units import HEAD
 
 HEADER, SOURCE = "network.h", "network.c"
-STACK = 512  # bytes that calls and local variables need at most; a test measures less
 FACTOR = 16777619  # of the checksums
 _NUMBERS_PER_LINE = 20
 
@@ -80,7 +79,8 @@ def _checksum(values: NDArray[Any]) -> NDArray[np.uint32]:
     factors = np.full(rows.shape[1], FACTOR, np.uint64)
     factors[-1] = 1
     powers = np.multiply.accumulate(factors[::-1])[::-1]  # modulo 2 ** 64, of which 2 ** 32 is a divisor
-    return ((rows * powers).sum(1, dtype=np.uint64) % 2**32).astype(np.uint32)
+    sums: NDArray[np.uint32] = ((rows * powers).sum(1, dtype=np.uint64) % 2**32).astype(np.uint32)
+    return sums
 
 
 def check_names(layout: Layout) -> list[str]:
