@@ -24,8 +24,7 @@ PREFIX = "net"
 
 def output(command: Sequence[str | Path], folder: Path) -> str:
     """Run a command and return what it prints, on either stream."""
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.run(command, cwd=folder, text=True, check=True, **streams).stdout
+    return subprocess.check_output(command, cwd=folder, text=True, stderr=subprocess.STDOUT)
 
 
 def compiled_sizes(folder: Path, compiler: Sequence[str] = ("cc", "-Os")) -> dict[str, int]:

@@ -7,30 +7,35 @@ from typing import Any
 
 from spikesearch.device.size import DeviceSize
 from spikesearch.energy import EnergyReport
-from spikesearch.export.registry import ExportFormat
 from spikesearch.nn import Spikformer, count_parameters
 from spikesearch.space.residual import RESIDUALS
 from spikesearch.tables import markdown_table
 
 
 def model_card(
-    net: Spikformer, chosen: ExportFormat, description: Mapping[str, Any], energies: Sequence[EnergyReport]
+    net: Spikformer,
+    usage: str,
+    description: Mapping[str, Any],
+    energies: Sequence[EnergyReport],
+    *,
+    language: str = "python",
 ) -> str:
     """Return the text of ``README.md``.
 
     Args:
         net: The network.
-        chosen: The format that it is written in.
+        usage: Code that loads ``FOLDER`` and runs it.
         description: Content of ``model.json``. Used where present: ``study``, ``trial``, ``weights``, ``class_names``,
             ``normalisation``, ``frames``, ``data``, ``accuracy``, ``test_accuracy``, ``int8``, ``device``,
             ``supernet_hash``, ``versions``, ``check``.
         energies: Reports on the same samples, one per convention.
+        language: Of ``usage``; what is no Python takes raw samples.
     """
     title = description.get("study") or f"spikformer-{net.arch.key}"
     number = f", trial {description['trial']}" if description.get("trial") is not None else ""
     parts = [
         [f"# {title}{number}", "", _introduction(net, description)],
-        ["## Use", "", f"```{chosen.language}", chosen.usage, "```", "", _input(net, chosen, description)],
+        ["## Use", "", f"```{language}", usage, "```", "", _input(net, description, raw=language != "python")],
         _architecture(net),
         _data(description),
         _accuracy(description),
@@ -50,10 +55,10 @@ def _introduction(net: Spikformer, description: Mapping[str, Any]) -> str:
     )
 
 
-def _input(net: Spikformer, chosen: ExportFormat, description: Mapping[str, Any]) -> str:
+def _input(net: Spikformer, description: Mapping[str, Any], *, raw: bool) -> str:
     size = f"{net.in_channels}, {net.image_size}, {net.image_size}"
     frames = description.get("frames")
-    if chosen.language != "python":
+    if raw:
         what = (
             f"[{size}]`: raw 8-bit pixels"
             if frames is None

@@ -77,7 +77,9 @@ def export_network(
         if program is not None:
             description["device"] = layout_size(program.layout).to_dict()
         atomic_write_json(scratch / FACTS, description)
-        atomic_write_text(scratch / CARD, model_card(net, chosen, description, energies))
+        atomic_write_text(
+            scratch / CARD, model_card(net, chosen.usage, description, energies, language=chosen.language)
+        )
     return folder
 
 

@@ -66,9 +66,8 @@ def network(case: Case) -> tuple[Spikformer, Tensor]:
     """A network in evaluation mode with batch-norms that have seen the samples, and the samples, 96."""
     torch.manual_seed(0)
     size = 9 if case.stem == "sps" else 11  # odd, so that cells at the border are smaller
-    settings = {"stem_stride": 1} if case.stem == "conv" else {}
     net = Spikformer(
-        case.arch, in_channels=2, image_size=size, num_classes=5, residual=case.residual, stem=case.stem, **settings
+        case.arch, in_channels=2, image_size=size, num_classes=5, residual=case.residual, stem=case.stem, stem_stride=1
     )
     if case.events:
         samples = torch.poisson(torch.rand(96, FRAMES, 2, size, size) * 1.5) / 2

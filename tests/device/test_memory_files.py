@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,9 @@ from spikesearch.device.memory_files import write_memory_files
 from tests.device.networks import CASES, Case, network, program
 
 
-def numbers(folder: Path, name: str, about: dict[str, object]) -> np.ndarray:
+def numbers(folder: Path, name: str, about: dict[str, Any]) -> np.ndarray:
     values = [int(line, 16) for line in (folder / name).read_text().splitlines()]
-    bits = int(str(about["bits"]))
+    bits = about["bits"]
     signed = [value - 2**bits if about["signed"] and value >= 2 ** (bits - 1) else value for value in values]
     return np.array(signed).reshape(about["shape"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -71,9 +72,9 @@ def _edit(folder: Path, **values: object) -> None:
         (lambda folder: _edit(folder, wide=True), "holds no whole program"),
     ],
 )
-def test_a_broken_folder_is_one_clear_sentence(change: object, message: str, tmp_path: Path) -> None:
+def test_a_broken_folder_is_one_clear_sentence(change: Callable[[Path], object], message: str, tmp_path: Path) -> None:
     program(CASES[0]).save(tmp_path)
-    change(tmp_path)  # type: ignore[operator]
+    change(tmp_path)
     with pytest.raises(CheckpointError, match=message):
         Program.load(tmp_path)
 
@@ -128,10 +129,11 @@ def test_rounded_weights_are_those_of_the_program_and_have_the_gradient_of_the_w
     round_weights(net)
     layer = net.get_submodule("blocks.0.mlp.fc1.linear")
     assert isinstance(layer, nn.Linear)
-    original = layer.parametrizations.weight.original
+    original = dict(net.named_parameters())["blocks.0.mlp.fc1.linear.parametrizations.weight.original"]
     steps = original.detach().abs().amax(1, keepdim=True) / 127
     signs = network(case)[0].get_submodule("blocks.0.mlp.fc1.bn").weight.sign().view(-1, 1)
     integers = torch.from_numpy(program(case).arrays["blocks.0.mlp.fc1.weight"]).float()
     assert torch.allclose(layer.weight.detach() / steps, integers * signs, atol=1e-3)
     (layer.weight * 3).sum().backward()
+    assert original.grad is not None
     assert torch.equal(original.grad, torch.full_like(original, 3))
