@@ -103,8 +103,9 @@ def check_format(net: Spikformer, to: str, **options: object) -> ExportFormat:
     chosen, given = FORMATS[to], _given(options)
     for option in given:
         if option not in chosen.options:
-            takers = ", ".join(repr(name) for name, other in FORMATS.items() if option in other.options)
-            whose = f"only {takers} has one" if takers else "no format has one"
+            takers = [repr(name) for name, other in FORMATS.items() if option in other.options]
+            whose = f"only {' and '.join(takers)} {'has' if len(takers) == 1 else 'have'} one"
+            whose = whose if takers else "no format has one"
             raise ExportError(f"`{option}` must be left out for the format {to!r}: {whose}.")
     chosen.check(net, given)
     return chosen

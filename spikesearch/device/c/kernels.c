@@ -18,7 +18,7 @@ static int64_t @P@_shift_right(int64_t value, int places)
 /* kernel rounded: floor(value / 2^places + 1/2); needs shift_right */
 static int64_t @P@_rounded(int64_t value, int places)
 {
-    return @P@_shift_right(value + (places ? (int64_t)1 << (places - 1) : 0), places);
+    return places ? @P@_shift_right(@P@_shift_right(value, places - 1) + 1, 1) : value;
 }
 
 /* kernel scaled: sums to currents, in place; needs rounded check */
@@ -68,8 +68,8 @@ static int @P@_popcount(uint32_t bits)
 #endif
 }
 
-/* kernel add_bits: the weights of every input that spikes, of one position; needs lowest */
-static void @P@_add_bits(int32_t *sums, const uint32_t *bits, const int8_t *weight, int groups, int channels,
+/* kernel add_bits: the weights of every input that spikes, of one position, two inputs at a time; needs lowest */
+static void @P@_add_bits(int32_t *restrict sums, const uint32_t *bits, const int8_t *weight, int groups, int channels,
                          int outputs)
 {
     int group, base, i;
@@ -77,10 +77,17 @@ static void @P@_add_bits(int32_t *sums, const uint32_t *bits, const int8_t *weig
         for (base = 0; base < channels; base += 32) {
             uint32_t word = *bits++;
             while (word) {
-                const int8_t *row = weight + (long)(base + @P@_lowest(word)) * outputs;
-                for (i = 0; i < outputs; i++)
-                    sums[i] += row[i];
+                const int8_t *restrict first = weight + (long)(base + @P@_lowest(word)) * outputs;
                 word &= word - 1;
+                if (word) {
+                    const int8_t *restrict second = weight + (long)(base + @P@_lowest(word)) * outputs;
+                    word &= word - 1;
+                    for (i = 0; i < outputs; i++)
+                        sums[i] += first[i] + second[i];
+                } else {
+                    for (i = 0; i < outputs; i++)
+                        sums[i] += first[i];
+                }
             }
         }
 }
@@ -103,7 +110,8 @@ static void @P@_add_bits_own(int32_t *sums, const uint32_t *bits, const int8_t *
 }
 
 /* kernel add_counts: weights times sums of spikes, of one position */
-static void @P@_add_counts(int32_t *sums, const uint8_t *counts, const int8_t *weight, int channels, int outputs)
+static void @P@_add_counts(int32_t *restrict sums, const uint8_t *counts, const int8_t *restrict weight, int channels,
+                           int outputs)
 {
     int channel, i;
     for (channel = 0; channel < channels; channel++, weight += outputs) {
@@ -124,8 +132,8 @@ static void @P@_add_counts_own(int32_t *sums, const uint8_t *counts, const int8_
 }
 
 /* kernel add_pixels: weights times pixels less their zero point, of one position */
-static void @P@_add_pixels(int32_t *sums, const uint8_t *pixels, const uint8_t *zero, const int8_t *weight,
-                           int channels, int outputs, int plane)
+static void @P@_add_pixels(int32_t *restrict sums, const uint8_t *pixels, const uint8_t *zero,
+                           const int8_t *restrict weight, int channels, int outputs, int plane)
 {
     int channel, i;
     for (channel = 0; channel < channels; channel++, weight += outputs) {
