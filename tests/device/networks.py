@@ -13,6 +13,7 @@ from spikesearch import Architecture, BlockSpec, Spikformer
 from spikesearch.device import Normalisation, Program, quantise
 from spikesearch.nn.lif import StreamLIF
 from spikesearch.space import StageSpec, StemSpec
+from spikesearch.space.genes import LEARNED_TAU
 
 FRAMES = 5
 
@@ -25,7 +26,7 @@ class Case:
         residual: What the stream carries.
         stem: ``sps`` with two blocks of attention, or ``conv`` with two stages that have every mixer.
         time_steps: Their number.
-        tau: A power of two, or none.
+        tau: A power of two, or none; or what stands for one that is learnt.
         events: Whether samples are recordings.
     """
 
@@ -58,6 +59,9 @@ CASES = [
     for residual, stem, (steps, tau), events in product(
         ("add", "membrane", "normed"), ("sps", "conv"), ((1, 2.0), (3, 1.7), (4, 4.0)), (False, True)
     )
+] + [
+    Case("membrane", "conv", 2, LEARNED_TAU, False),
+    Case("normed", "sps", 16, 2.0, False),  # potentials behind attention need more than 16 bits
 ]
 
 
