@@ -197,6 +197,8 @@ def _quantisation_table(quantisation: Quantisation) -> None:
         f"On a device: {size.flash:,} bytes of flash beside the code, {size.ram:,} bytes of RAM, of which "
         f"{size.kept:,} live from one time step to the next; {size.input:,} bytes of a sample."
     )
+    if quantisation.wide:
+        print("Currents and potentials have 32 bits: 16 would leave too few steps for the thresholds.")
 
 
 def print_fidelity(fidelity: Fidelity, chosen: Format) -> None:

@@ -73,7 +73,7 @@ class _Graph:
         logits = self._node("Add", logits, self._float(self._array(f"{HEAD}.bias")))
         self._node("Mul", logits, self._float(np.array(program.logit)), output=wanted)
         side, form = self.layout.image_size, self.layout.form
-        shape = ["batch", *([] if frames is None else [frames]), form.in_channels, side, side]
+        shape: list[str | int | None] = ["batch", *([] if frames is None else [frames]), form.in_channels, side, side]
         graph = helper.make_graph(
             self.nodes,
             "spikesearch",
@@ -171,7 +171,7 @@ class _Graph:
             case Tile():
                 out = self._tiled(source, self.layout.buffers[operation.source].channels, target.channels)
             case Shortcut():
-                window = {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1}
+                window: dict[str, Any] = {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1}
                 if target.kind == "currents":
                     out = self._rounded(self._node("AveragePool", source, count_include_pad=0, **window))
                 else:

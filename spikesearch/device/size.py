@@ -12,6 +12,7 @@ from spikesearch.device.program import array_shapes, model_layout
 from spikesearch.space.architecture import Architecture
 
 ALIGNMENT = 4  # of every buffer in the arena
+STACK = 512  # bytes that calls and local variables need at most; a test measures less
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,18 @@ class DeviceSize:
     def to_dict(self) -> dict[str, int]:
         """Return plain JSON types."""
         return asdict(self)
+
+    def lines(self) -> list[str]:
+        """Return sentences for a page."""
+        return [
+            f"Flash: {self.flash:,} bytes of constants, and the code, whose size depends on the compiler.",
+            f"RAM: {self.ram:,} bytes, one static array; {self.kept:,} of them live from one time step to the next, "
+            "the others are the peak of what a layer needs.",
+            f"Stack: at most {STACK} bytes.",
+            f"A sample: {self.input:,} bytes, which belong to the caller.",
+            f"Operations: at most {self.additions:,} additions of 8-bit weights per sample, if every neuron fired in "
+            "every time step; what no spike causes is not computed.",
+        ]
 
 
 @dataclass(frozen=True)
@@ -84,18 +97,16 @@ def constants(layout: Layout) -> list[tuple[str, Any]]:
     return [(name, about) for name, about in array_shapes(layout) if name not in shared and not name.endswith(".leak")]
 
 
-def scratch(operation: Operation, layout: Layout) -> int:
+def scratch(operation: WeightLayer | Attention, layout: Layout) -> int:
     """Return the bytes that an operation needs for itself: the sums of a position."""
     if isinstance(operation, WeightLayer):
         return 4 * operation.outputs
-    if isinstance(operation, Attention):
-        return 4 * (layout.buffers[operation.target].channels // operation.heads)
-    return 0
+    return 4 * (layout.buffers[operation.target].channels // operation.heads)
 
 
-def scratch_name(operation: Operation) -> str:
+def scratch_name(operation: WeightLayer | Attention) -> str:
     """Return the name of what :func:`scratch` counts."""
-    return f"{operation.target} scratch"
+    return f"{operation.name} scratch"
 
 
 def plan_arena(layout: Layout) -> Arena:
@@ -111,8 +122,8 @@ def plan_arena(layout: Layout) -> Arena:
             if buffer.nbytes:
                 first = 0 if buffer.kept else lives.get(name, (0, time, time))[1]
                 lives[name] = (buffer.nbytes, first, len(operations) if buffer.kept else time)
-        if size := scratch(operation, layout):
-            lives[scratch_name(operation)] = (size, time, time)
+        if isinstance(operation, WeightLayer | Attention):
+            lives[scratch_name(operation)] = (scratch(operation, layout), time, time)
     offsets: dict[str, int] = {}
     for name in sorted(lives, key=lambda name: (-lives[name][0], name)):
         size, first, last = lives[name]

@@ -5,31 +5,41 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from spikesearch.device.size import DeviceSize
 from spikesearch.energy import EnergyReport
 from spikesearch.nn import Spikformer, count_parameters
 from spikesearch.space.residual import RESIDUALS
 from spikesearch.tables import markdown_table
 
 
-def model_card(net: Spikformer, usage: str, description: Mapping[str, Any], energies: Sequence[EnergyReport]) -> str:
+def model_card(
+    net: Spikformer,
+    usage: str,
+    description: Mapping[str, Any],
+    energies: Sequence[EnergyReport],
+    *,
+    language: str = "python",
+) -> str:
     """Return the text of ``README.md``.
 
     Args:
         net: The network.
-        usage: Python that loads ``FOLDER`` and runs it.
+        usage: Code that loads ``FOLDER`` and runs it.
         description: Content of ``model.json``. Used where present: ``study``, ``trial``, ``weights``, ``class_names``,
-            ``normalisation``, ``frames``, ``data``, ``accuracy``, ``test_accuracy``, ``supernet_hash``, ``versions``,
-            ``check``.
+            ``normalisation``, ``frames``, ``data``, ``accuracy``, ``test_accuracy``, ``int8``, ``device``,
+            ``supernet_hash``, ``versions``, ``check``.
         energies: Reports on the same samples, one per convention.
+        language: Of ``usage``; what is no Python takes raw samples.
     """
     title = description.get("study") or f"spikformer-{net.arch.key}"
     number = f", trial {description['trial']}" if description.get("trial") is not None else ""
     parts = [
         [f"# {title}{number}", "", _introduction(net, description)],
-        ["## Use", "", "```python", usage, "```", "", _input(net, description)],
+        ["## Use", "", f"```{language}", usage, "```", "", _input(net, description, raw=language != "python")],
         _architecture(net),
         _data(description),
         _accuracy(description),
+        _device(description),
         *([_energy(energies)] if energies else []),
         _provenance(description),
     ]
@@ -45,9 +55,19 @@ def _introduction(net: Spikformer, description: Mapping[str, Any]) -> str:
     )
 
 
-def _input(net: Spikformer, description: Mapping[str, Any]) -> str:
+def _input(net: Spikformer, description: Mapping[str, Any], *, raw: bool) -> str:
     size = f"{net.in_channels}, {net.image_size}, {net.image_size}"
     frames = description.get("frames")
+    if raw:
+        what = (
+            f"[{size}]`: raw 8-bit pixels"
+            if frames is None
+            else (
+                f"[{net.arch.time_steps}, {size}]`: counts of events, the {frames} frames of a recording added up to "
+                f"{net.arch.time_steps} and what is above 255 taken for 255"
+            )
+        )
+        return f"A sample is unsigned bytes `{what}; logits are {net.num_classes} signed 32-bit integers."
     shape = f"[N, {size}]" if frames is None else f"[N, {frames}, {size}]"
     text = f"`images` is float32 `{shape}`"
     if normalisation := description.get("normalisation"):
@@ -93,7 +113,14 @@ def _accuracy(description: Mapping[str, Any]) -> list[str]:
     ):
         if description.get(name) is not None:
             rows.append((split, f"{description[name]:.2%}", what))
+    if integers := description.get("int8"):
+        rows.append((integers["split"], f"{integers['accuracy']:.2%}", "in integers; the others are of float32"))
     return ["## Accuracy", "", *markdown_table(("split", "accuracy", ""), rows)] if rows else []
+
+
+def _device(description: Mapping[str, Any]) -> list[str]:
+    size = description.get("device")
+    return ["## On a device", "", *(f"- {line}" for line in DeviceSize(**size).lines())] if size else []
 
 
 def _energy(energies: Sequence[EnergyReport]) -> list[str]:

@@ -56,11 +56,12 @@ class ExportFormat:
     Args:
         name: The value. The file that registers the format is called like it, with ``_`` for ``-``.
         files: What it writes, besides ``model.json`` and ``README.md``.
-        usage: Python for the model card that loads ``FOLDER`` and runs it.
+        usage: Code for the model card that loads ``FOLDER`` and runs it.
         write: Writes the files into an empty folder, compares the result with the network and returns how they compare.
         check: Fails where nothing can be written, before anything is.
         options: Keyword arguments of :func:`~spikesearch.export.export_network` that this format takes.
         integer: Whether it writes the network in integers.
+        language: Of ``usage``; what is no Python takes raw samples.
     """
 
     name: str
@@ -70,6 +71,7 @@ class ExportFormat:
     check: Callable[[Spikformer, Mapping[str, Any]], object] = _anything
     options: tuple[str, ...] = ()
     integer: bool = False
+    language: str = "python"
 
 
 FORMATS: Registry[ExportFormat] = EXPORT_FORMATS

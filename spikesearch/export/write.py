@@ -12,6 +12,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from spikesearch.device import Normalisation, Program, quantise
+from spikesearch.device.size import layout_size
 from spikesearch.energy import EnergyReport
 from spikesearch.errors import ExportError
 from spikesearch.export.card import model_card
@@ -73,8 +74,12 @@ def export_network(
     export = Export(net, samples, description, _given(options), images, program)
     with new_folder(folder, description) as scratch, torch.no_grad():
         description["check"] = chosen.write(scratch, export)
+        if program is not None:
+            description["device"] = layout_size(program.layout).to_dict()
         atomic_write_json(scratch / FACTS, description)
-        atomic_write_text(scratch / CARD, model_card(net, chosen.usage, description, energies))
+        atomic_write_text(
+            scratch / CARD, model_card(net, chosen.usage, description, energies, language=chosen.language)
+        )
     return folder
 
 
@@ -98,8 +103,9 @@ def check_format(net: Spikformer, to: str, **options: object) -> ExportFormat:
     chosen, given = FORMATS[to], _given(options)
     for option in given:
         if option not in chosen.options:
-            takers = ", ".join(repr(name) for name, other in FORMATS.items() if option in other.options)
-            whose = f"only {takers} has one" if takers else "no format has one"
+            takers = [repr(name) for name, other in FORMATS.items() if option in other.options]
+            whose = f"only {' and '.join(takers)} {'has' if len(takers) == 1 else 'have'} one"
+            whose = whose if takers else "no format has one"
             raise ExportError(f"`{option}` must be left out for the format {to!r}: {whose}.")
     chosen.check(net, given)
     return chosen

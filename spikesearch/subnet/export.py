@@ -12,6 +12,7 @@ from spikesearch.study.session import Session
 from spikesearch.subnet.extract import data_facts, subnet_facts
 
 if TYPE_CHECKING:
+    from spikesearch.data import Split
     from spikesearch.device import Program
     from spikesearch.energy import EnergyReport
     from spikesearch.nn import Spikformer
@@ -73,6 +74,7 @@ def export_subnet(
     if chosen.integer:
         program = stored_program(network) if network is not None else None
         program = quantised(session, net) if program is None else program
+        facts.setdefault("int8", {"split": "search", "accuracy": integer_accuracy(program, session.data.search)})
     search = session.data.search
     return export_network(
         net,
@@ -97,6 +99,12 @@ def quantised(session: Session, net: Spikformer) -> Program:
     if isinstance(train, StoredSplit):
         norm = Normalisation(train.normalisation.mean.tolist(), train.normalisation.std.tolist())
     return quantise(net, calibration_images(session.data, session.config.scoring), normalisation=norm)
+
+
+def integer_accuracy(program: Program, samples: Split) -> float:
+    """Return the share of samples that an integer network classifies correctly."""
+    batches = samples.batches(256)
+    return sum(int((program.run(x).argmax(-1) == y.numpy()).sum()) for _, x, y in batches) / len(samples)
 
 
 def stored_program(network: Path) -> Program | None:

@@ -66,6 +66,7 @@ class Quantisation:
         integers: The integer network.
         size: What the integer network needs on a device.
         nbytes: Bytes of the parameters and buffers of the network in float32.
+        wide: Whether currents and potentials need 32 bits instead of 16, which doubles their RAM.
     """
 
     study: str
@@ -76,6 +77,7 @@ class Quantisation:
     integers: Measured
     size: DeviceSize
     nbytes: int
+    wide: bool
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
@@ -85,7 +87,7 @@ class Quantisation:
             "split": self.split,
             "epochs": self.epochs,
             "float": {**self.floats.to_dict(), "nbytes": self.nbytes},
-            "int8": {**self.integers.to_dict(), "size": self.size.to_dict()},
+            "int8": {**self.integers.to_dict(), "size": self.size.to_dict(), "wide": self.wide},
         }
 
 
@@ -151,7 +153,9 @@ def quantise_subnet(
     stated = {**facts, "int8": {"epochs": epochs, "split": split, **integers.to_dict()}}
     _write(folder, net, program, stated)
     nbytes = sum(unit.nbytes for unit in net.units())
-    return Quantisation(session.name, folder, split, epochs, floats, integers, layout_size(program.layout), nbytes)
+    return Quantisation(
+        session.name, folder, split, epochs, floats, integers, layout_size(program.layout), nbytes, program.layout.wide
+    )
 
 
 def _fine_tuned(session: Session, net: Spikformer, epochs: int, folder: Path, *, progress: bool) -> Spikformer:

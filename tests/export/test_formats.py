@@ -124,9 +124,10 @@ def test_the_same_network_may_be_exported_again(folder: Path, net: Spikformer, d
         (
             "onxx",
             {},
-            "`to` must be one of nir, nir-stem, onnx, safetensors, timm, torch, but got 'onxx'; did you mean 'onnx'",
+            "`to` must be one of c, memory-files, nir, nir-stem, onnx, onnx-int8, safetensors, timm, torch, "
+            "but got 'onxx'; did you mean 'onnx'",
         ),
-        ("torch", {"opset": 18}, "`opset` must be left out for the format 'torch': only 'onnx' has one"),
+        ("torch", {"opset": 18}, "`opset` must be left out for the format 'torch': only 'onnx' and 'onnx-int8' have"),
         ("torch", {"colour": "red"}, "`colour` must be left out for the format 'torch': no format has one"),
         ("safetensors", {"samples": torch.zeros(0, 1, 8, 8)}, "`samples` must hold at least one"),
     ],

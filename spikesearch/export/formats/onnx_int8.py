@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from spikesearch.errors import ExportError
+from spikesearch.export.formats.c import check_integers
 from spikesearch.export.formats.onnx import INPUT, MODEL, OLDEST_OPSET, OUTPUT, USAGE, check_opset, runtime
 from spikesearch.export.portable import SAME_CLASS
 from spikesearch.export.registry import Export, ExportFormat, register
@@ -16,10 +17,8 @@ from spikesearch.nn import Spikformer
 
 
 def _check(net: Spikformer, options: Mapping[str, Any]) -> None:
-    from spikesearch.device.quantiser import check_network
-
     check_opset(net, options)
-    check_network(net)
+    check_integers(net, options)
 
 
 def _write(folder: Path, export: Export) -> dict[str, Any]:
