@@ -128,7 +128,7 @@ def _find(folder: Path, names: tuple[str, ...], what: str) -> Path | None:
         raise DataError(
             f"{folder} holds {' and '.join(file.name for file in matching)}: leave the {what} of one data set there."
         )
-    if len(matching) > 1 and not np.array_equal(*map(read_idx, matching)):
+    if len(matching) > 1 and not np.array_equal(read_idx(matching[0]), read_idx(matching[1])):
         raise DataError(f"{matching[0]} and {matching[1].name} differ; remove one of them.")
     return matching[0] if matching else None
 
