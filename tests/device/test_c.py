@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -42,7 +43,9 @@ def works(*flags: str) -> bool:
     """Whether the compiler can make programs with some flags, and they run."""
     command = ["cc", "-x", "c", "-", "-o", "/dev/null", *flags]
     source = '#include <stdio.h>\nint main(void) { return puts("") < 0; }\n'
-    return subprocess.run(command, input=source, text=True, capture_output=True, check=False).returncode == 0
+    with tempfile.TemporaryDirectory() as folder:  # some flags leave files
+        ended = subprocess.run(command, input=source, text=True, cwd=folder, capture_output=True, check=False)
+    return ended.returncode == 0
 
 
 @needs_compiler
