@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from spikesearch.device.layout import LARGEST, Layout, build_layout
+from spikesearch.device.build import build_layout
+from spikesearch.device.layout import LARGEST, Layout
 from spikesearch.device.reference import Array, Reference, Trace
 from spikesearch.errors import CheckpointError, DataError, ExportError
 from spikesearch.io import atomic_write_bytes, atomic_write_json, read_json, user_path
@@ -255,7 +256,7 @@ def model_layout(arch: Architecture, model: Mapping[str, Any], *, static: bool =
         arch: The architecture.
         model: Keyword arguments of :class:`~spikesearch.Spikformer`.
         static: Whether samples are images; else event frames.
-        wide: See :func:`~spikesearch.device.layout.build_layout`.
+        wide: See :func:`~spikesearch.device.build.build_layout`.
     """
     form = Form(
         model["in_channels"],

@@ -18,9 +18,9 @@ from sklearn.datasets import load_digits
 
 from spikesearch import Architecture, BlockSpec, Spikformer
 from spikesearch.device import Normalisation, Program, quantise
+from spikesearch.device.build import build_layout
 from spikesearch.device.c.project import FLAGS, identifier, write_project
 from spikesearch.device.c.source import c_source
-from spikesearch.device.layout import build_layout
 from spikesearch.device.size import STACK, device_size, layout_size
 from spikesearch.space import StageSpec, StemSpec
 from tests.device.networks import CASES, Case, network, program

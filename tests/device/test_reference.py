@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from spikesearch.device import Program
-from spikesearch.device.layout import Fire, build_layout
+from spikesearch.device.build import build_layout
+from spikesearch.device.layout import Fire
 from spikesearch.device.qdq import qdq_model
 from spikesearch.device.reference import rounded, saturated
 from spikesearch.device.replay import replay

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spikesearch.device.c.source import HEADER, SOURCE, CSource, c_source, checksums
+from spikesearch.device.c.checks import checksums
+from spikesearch.device.c.source import HEADER, SOURCE, CSource, c_source
 from spikesearch.device.program import Program
 from spikesearch.errors import ExportError
 from spikesearch.io import atomic_write_text

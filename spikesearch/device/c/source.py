@@ -9,9 +9,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from spikesearch.device.c.checks import check_names
 from spikesearch.device.layout import (
     INPUT,
     SUMS,
@@ -19,7 +19,6 @@ from spikesearch.device.layout import (
     Buffer,
     Count,
     Fire,
-    Layout,
     Mask,
     Neurons,
     Operation,
@@ -30,12 +29,10 @@ from spikesearch.device.layout import (
     WeightLayer,
 )
 from spikesearch.device.program import Program
-from spikesearch.device.reference import Trace
 from spikesearch.device.size import constants, layout_size, plan_arena, scratch_name
 from spikesearch.nn.units import HEAD
 
 HEADER, SOURCE = "network.h", "network.c"
-FACTOR = 16777619  # of the checksums
 _NUMBERS_PER_LINE = 20
 
 
@@ -63,32 +60,6 @@ def c_source(program: Program, prefix: str) -> CSource:
     """
     writer = _Writer(program, prefix)
     return CSource(writer.header(), writer.source(), tuple(writer.checks))
-
-
-def checksums(program: Program, trace: Trace, logits: NDArray[np.int32]) -> NDArray[np.uint32]:
-    """Return what the program, compiled for its test, counts for every sample: ``[N, checks]``."""
-    known = {f"{name} currents": values for name, values in trace.currents.items()}
-    known |= {f"{name} spikes": values for name, values in trace.spikes.items()}
-    known[f"{HEAD} currents"] = logits[None, :, None]
-    return np.stack([_checksum(known[name]) for name in check_names(program.layout)], 1)
-
-
-def _checksum(values: NDArray[Any]) -> NDArray[np.uint32]:
-    """Return ``sum(v[i] * FACTOR ** (n - 1 - i))`` modulo 2 ** 32 of ``[T, N, positions, channels]``, per sample."""
-    rows = values.astype(np.int64).swapaxes(0, 1).reshape(values.shape[1], -1).astype(np.uint32).astype(np.uint64)
-    factors = np.full(rows.shape[1], FACTOR, np.uint64)
-    factors[-1] = 1
-    powers = np.multiply.accumulate(factors[::-1])[::-1]  # modulo 2 ** 64, of which 2 ** 32 is a divisor
-    sums: NDArray[np.uint32] = ((rows * powers).sum(1, dtype=np.uint64) % 2**32).astype(np.uint32)
-    return sums
-
-
-def check_names(layout: Layout) -> list[str]:
-    """Return the names of what has a checksum."""
-    layers = [f"{layer.name} currents" for layer in layout.layers]
-    neurons = [f"{neurons.name} spikes" for neurons in layout.neurons]
-    products = [f"{op.name} spikes" for op in layout.step if isinstance(op, Attention | Mask)]
-    return [*layers, *neurons, *products, f"{HEAD} currents"]
 
 
 @cache
