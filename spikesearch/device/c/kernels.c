@@ -43,7 +43,7 @@ static int32_t @P@_saturated(int32_t value)
 /* kernel lowest: position of the lowest bit that is set */
 static int @P@_lowest(uint32_t bits)
 {
-#if defined(__GNUC__) && !defined(@U@_PORTABLE)
+#if defined(__GNUC__) && __SIZEOF_INT__ >= 4 && !defined(@U@_PORTABLE)
     return __builtin_ctz(bits);
 #else
     int place = 0;
@@ -58,7 +58,7 @@ static int @P@_lowest(uint32_t bits)
 /* kernel popcount: bits that are set */
 static int @P@_popcount(uint32_t bits)
 {
-#if defined(__GNUC__) && !defined(@U@_PORTABLE)
+#if defined(__GNUC__) && __SIZEOF_INT__ >= 4 && !defined(@U@_PORTABLE)
     return __builtin_popcount(bits);
 #else
     bits -= (bits >> 1) & 0x55555555u;
