@@ -5,6 +5,7 @@ from __future__ import annotations
 from spikesearch.device.layout import (
     FIXED_BITS,
     INPUT,
+    MOST_STEPS,
     STREAM,
     SUMS,
     Attention,
@@ -266,6 +267,11 @@ class _Builder:
 
     def _attention(self, source: str, name: str, width: int, heads: int) -> str:
         steps, state = self.layout.arch.time_steps, None
+        if steps > MOST_STEPS:
+            raise ExportError(
+                f"The integer network cannot hold `{name}` at {steps} time steps: potentials behind attention are "
+                f"exact, and have 32 bits up to {MOST_STEPS} of them."
+            )
         if self.repeats:
             size = 2 if steps <= FIXED_BITS else 4
             state = self._add(Buffer(f"{name}.potential", "potentials", self.side**2, width, kept=True, width=size))

@@ -26,6 +26,7 @@ Kind = Literal["pixels", "bits", "counts", "currents", "potentials", "sums"]
 INPUT, STREAM, SUMS = "input", "stream", "sums"
 WORD = 32  # spikes per word
 LARGEST = 255  # of a pixel and of a count
+MOST_STEPS = 24  # time steps up to which these potentials fit 32 bits
 FIXED_BITS = 12  # time steps up to which potentials behind an attention product fit 16 bits, see `Attention`
 
 

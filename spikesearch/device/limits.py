@@ -73,10 +73,24 @@ class DeviceLimits:
             raise ConfigError(f"The target {name!r} cannot run what would be searched. {' '.join(reasons)}")
 
     def _check_bounds(self) -> None:
-        for name, excess in self.excess(self._plan.space.smallest).items():
-            if excess > 0:
+        for name, bound in self.bounds.items():
+            smallest = self._smallest(name)
+            if smallest > bound:
                 raise ConfigError(
-                    f"No network of the space keeps `{name}` {self.bounds[name]:g}: the smallest needs "
-                    f"{excess + self.bounds[name]:.1f}. Offer smaller `embed_dims`, depths or `stem_channels`, or "
-                    "allow more."
+                    f"No network of the space keeps `{name}` {bound:g}: the smallest needs {smallest:.1f}. Offer "
+                    "smaller `embed_dims`, depths or `stem_channels`, or allow more."
                 )
+
+    def _smallest(self, name: str) -> float:
+        """Return the least that a network needs, in kB, as far as steps from gene to gene lead there."""
+
+        def need(arch: Architecture) -> tuple[int, int]:
+            size = self._size(arch)
+            return SIZES[name](size), size.flash + size.ram
+
+        best = self._plan.space.smallest
+        while True:
+            better = min(self._plan.space.neighbours(best), key=need, default=best)
+            if need(better) >= need(best):
+                return need(best)[0] / KILOBYTE
+            best = better

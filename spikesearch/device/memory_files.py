@@ -18,6 +18,28 @@ if TYPE_CHECKING:
     from spikesearch.device.program import Samples
 
 
+RULES = {
+    "input": "byte = clip(round(sample * std + mean), 0, 255); the first layer multiplies byte - input.zero",
+    "rounded(x, n)": "floor(x / 2^n + 1/2)",
+    "saturated(x)": "clip(x, -largest_current - 1, largest_current); whatever is kept as currents or potentials",
+    "WeightLayer": "rounded(sum * multiplier, shift) + bias per output; convolutions are padded with size // 2 zeros "
+    "(input.zero for bytes) on every side; positions row by row",
+    "Fire, neurons of a layer": "c = saturated(current + bias, if there is one); one time step: spike = c >= "
+    "threshold; several: h = v + rounded((c - v) * multiplier, shift) of .leak, spike = h >= threshold, v = 0 if "
+    "spike else h",
+    "Attention": "n = min(8, sum over positions j of popcount(q_i & k_j) * v_j); one time step: spike = n >= 8; T of "
+    "them: h = (state + n * 2^T) >> 1, spike = h >= 4 * 2^T, state = 0 if spike else h",
+    "Mask": "k of a head where q has any spike in that head, else 0",
+    "Tile": "channels again from the first, as often as the target is wider",
+    "Count": "adds spikes to counts",
+    "Shortcut": "2x2 positions, those beyond the edge left out: currents as rounded mean, counts as maximum; channels "
+    "as Tile",
+    "Pool": "a 3x3 window of stride 2, padded with zeros: any spike, or the largest count",
+    "Sum": "spikes of all positions and time steps per channel; the head multiplies these",
+}
+"""What the operations compute, beside their shapes; docs/device.md says it at length."""
+
+
 def write_memory_files(program: Program, folder: str | Path, samples: Samples) -> None:
     """Write ``shapes.json``, ``arrays/`` and ``golden/`` into an existing folder.
 
@@ -43,6 +65,8 @@ def write_memory_files(program: Program, folder: str | Path, samples: Samples) -
 
     for name, array in sorted(program.arrays.items()):
         axes = "outputs, inputs, height, width" if array.ndim > 1 else "channels"
+        if name.endswith(".leak"):
+            axes = "multiplier and shift"
         write(f"arrays/{name}.mem", array, axes.partition(", height")[0] if array.ndim == 2 else axes)
     write("golden/input.mem", program.raw(samples), "samples, steps, channels, height, width")
     batches = list(program.traces(samples, currents=True, spikes=True))
@@ -58,6 +82,9 @@ def write_memory_files(program: Program, folder: str | Path, samples: Samples) -
         "time_steps": layout.arch.time_steps,
         "static": layout.static,
         "largest_current": program.limit,
+        "input": {"mean": list(program.mean), "std": list(program.std)},
+        "logit": program.logit,
+        "rules": RULES,
         "buffers": [asdict(buffer) for buffer in layout.buffers.values()],
         "once": [{"operation": type(op).__name__, **asdict(op)} for op in layout.once],
         "step": [{"operation": type(op).__name__, **asdict(op)} for op in layout.step],

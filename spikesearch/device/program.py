@@ -21,6 +21,7 @@ from spikesearch.errors import CheckpointError, DataError, ExportError
 from spikesearch.io import atomic_write_bytes, atomic_write_json, read_json, user_path
 from spikesearch.nn.units import HEAD, Form
 from spikesearch.space.architecture import Architecture
+from spikesearch.space.residual import RESIDUALS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -97,7 +98,11 @@ class Program:
         return sums
 
     def _prove(self) -> None:
-        """Make sure that no sum, product or current of a layer can leave its range."""
+        """Make sure that no sum, product or current of a layer can leave its range, and no count a byte."""
+        if not RESIDUALS[self.layout.form.residual].currents and self.layout.largest_count > LARGEST:
+            raise ExportError(
+                f"The stream may count {self.layout.largest_count} spikes, more than a byte holds; use fewer blocks."
+            )
         for name, bound in self.sum_bounds.items():
             multiplier, shift, bias = (
                 self.arrays[f"{name}.{part}"].astype(np.int64) for part in ("multiplier", "shift", "bias")

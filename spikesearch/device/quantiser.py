@@ -24,6 +24,7 @@ from spikesearch.device.program import (
     WIDE_LIMIT,
     Program,
     array_shapes,
+    merge_frames,
     model_layout,
 )
 from spikesearch.errors import DataError, ExportError
@@ -88,7 +89,7 @@ def quantise(
     model = _settings(net)
     layout = model_layout(net.arch, model, static=static)
     ranges = _measure(net, layout, samples)
-    norm = _extremes(samples, static) if normalisation is None else normalisation
+    norm = _extremes(samples, net.arch.time_steps) if normalisation is None else normalisation
     quantiser = _Quantiser(net, layout, ranges, norm)
     if quantiser.narrow:
         layout = model_layout(net.arch, model, static=static, wide=True)
@@ -137,8 +138,11 @@ def _settings(net: Spikformer) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in net.settings.items()}
 
 
-def _extremes(samples: Tensor, static: bool) -> Normalisation:
+def _extremes(samples: Tensor, time_steps: int) -> Normalisation:
     """Return the normalisation that maps the extremes of every channel to the least and the largest byte."""
+    static = samples.ndim == 4
+    if not static:  # what a time step gets is a sum of frames
+        samples = torch.from_numpy(merge_frames(samples.double().numpy(), time_steps))
     channels = samples.transpose(0, -3).flatten(1)
     low, high = channels.amin(1).double(), channels.amax(1).double()
     if not static:
@@ -339,7 +343,12 @@ class _Quantiser:
         integers = np.rint(weight / np.where(steps, steps, 1).reshape(-1, *[1] * (weight.ndim - 1)))
         exponent = np.frexp(steps / units)[1]
         shift = np.clip(15 - exponent, 0, LARGEST_SHIFT)
-        multiplier = np.clip(np.rint(np.ldexp(steps / units, shift)), 0, LARGEST_MULTIPLIER)
+        multiplier = np.rint(np.ldexp(steps / units, shift))
+        if multiplier.max() > LARGEST_MULTIPLIER:
+            raise ExportError(
+                f"Currents of `{name}` are up to {multiplier.max():.0f} units per step of a weight, more than "
+                f"{LARGEST_MULTIPLIER}; a threshold is very small. Train the network on, or choose another trial."
+            )
         self._arrays |= {
             f"{name}.weight": integers,
             f"{name}.multiplier": multiplier,
@@ -366,7 +375,8 @@ class _Quantiser:
 def leak(tau: float) -> tuple[int, int]:
     """Return a multiplier and a shift that divide by a time constant: exactly, if that is a power of two."""
     mantissa, exponent = math.frexp(tau)
-    return (1, exponent - 1) if mantissa == 0.5 else (round(2**LEAK_SHIFT / tau), LEAK_SHIFT)
+    shift = LEAK_SHIFT + exponent - 1  # the multiplier has as many bits whatever tau is
+    return (1, exponent - 1) if mantissa == 0.5 else (round(2**shift / tau), shift)
 
 
 def folded(unit: UnitModule) -> tuple[Floats, Floats]:

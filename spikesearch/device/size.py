@@ -43,7 +43,7 @@ class DeviceSize:
             f"Flash: {self.flash:,} bytes of constants, and the code, whose size depends on the compiler.",
             f"RAM: {self.ram:,} bytes, one static array; {self.kept:,} of them live from one time step to the next, "
             "the others are the peak of what a layer needs.",
-            f"Stack: at most {STACK} bytes.",
+            f"Stack: at most {STACK} bytes, and 4 per class in the function that returns a class.",
             f"A sample: {self.input:,} bytes, which belong to the caller.",
             f"Operations: at most {self.additions:,} additions of 8-bit weights per sample, if every neuron fired in "
             "every time step; what no spike causes is not computed.",

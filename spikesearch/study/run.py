@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 from spikesearch.config import StudyConfig
 from spikesearch.errors import StudyError
 from spikesearch.racing import looks
+from spikesearch.study.assembly import device_limits
 from spikesearch.study.attributes import F_AEB, FEASIBLE
 from spikesearch.study.resolve import Target
 from spikesearch.study.results import why_none
@@ -146,7 +147,8 @@ def _report_outcome(outcome: Outcome, session: Session) -> None:
             + "".join(who)
         )
     if outcome == "exhausted":
-        _log.warning("The search space of study %r is exhausted: every architecture has been tried.", name)
+        within = " within the device limits" if device_limits(session.config, session.supernet()).bounds else ""
+        _log.warning("The search space of study %r is exhausted: every architecture%s has been tried.", name, within)
     elif outcome == "timeout":
         _log.warning("The time is over; `spikesearch study run %s` goes on.", name)
 

@@ -19,9 +19,10 @@ from sklearn.datasets import load_digits
 from spikesearch import Architecture, BlockSpec, Spikformer
 from spikesearch.device import Normalisation, Program, quantise
 from spikesearch.device.build import build_layout
-from spikesearch.device.c.project import FLAGS, identifier, write_project
+from spikesearch.device.c.project import FLAGS, check_project, identifier, write_project
 from spikesearch.device.c.source import c_source
 from spikesearch.device.size import STACK, device_size, layout_size
+from spikesearch.errors import ExportError
 from spikesearch.space import StageSpec, StemSpec
 from tests.device.networks import CASES, Case, network, program
 
@@ -191,6 +192,39 @@ def test_the_stack_is_small(case: Case, tmp_path: Path) -> None:
     operations = [size for name, size in usage.items() if re.fullmatch(r"net_op\d+", name)]
     kernels = sorted((size for name, size in usage.items() if f"net_{name}" not in entry), reverse=True)[:2]
     assert sum(entry) + max(operations, default=0) + sum(kernels) <= STACK
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
+def test_cplusplus_calls_the_program(tmp_path: Path) -> None:
+    write_project(program(CASES[0]), tmp_path, network(CASES[0])[1][:1], prefix="net")
+    (tmp_path / "own.cpp").write_text(
+        '#include "network.h"\nstatic uint8_t x[NET_INPUT_BYTES];\nint main() { return net_classify(x) > 100; }\n'
+    )
+    for command in (["gcc", "-c", "network.c"], ["g++", "-Wall", "-Werror", "own.cpp", "network.o", "-o", "own"]):
+        subprocess.run(command, cwd=tmp_path, check=True)
+    subprocess.run(["./own"], cwd=tmp_path, check=True)
+
+
+@pytest.mark.parametrize(
+    ("program_text", "message"),
+    [("exit 3", "ended with status 3 before it said anything"), ("kill -9 $$", "ended with status -9 before it said")],
+)
+def test_a_check_that_dies_is_one_clear_sentence(
+    program_text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, tools = tmp_path / "project", tmp_path / "tools"
+    project.mkdir()
+    tools.mkdir()
+    write_project(program(CASES[0]), project, network(CASES[0])[1][:1], prefix="net")
+    compiler = tools / "cc"  # "compiles" into a script
+    compiler.write_text(
+        f'#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\n'
+        f"printf '#!/bin/sh\\n%s\\n' '{program_text}' > \"$2\"; chmod +x \"$2\"\n"
+    )
+    compiler.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tools), prepend=":")
+    with pytest.raises(ExportError, match=message):
+        check_project(project)
 
 
 def test_the_text_depends_on_the_network_alone(tmp_path: Path) -> None:

@@ -90,6 +90,18 @@ def test_a_study_that_no_network_fits_is_refused_before_anything_is_written(tmp_
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("mixers", [["conv", "dwconv"], ["ssa", "qk"], ["ssa", "dwconv"], ["qk", "conv"]])
+def test_the_smallest_network_of_a_space_is_found(mixers: list[str]) -> None:
+    stages = [{"width": "1/2", "depths": [1], "mixers": mixers}, {"width": 1, "depths": [1], "mixers": mixers[::-1]}]
+    planned = plan({"stages": stages, "num_heads": [1, 2]})
+    sizes = [device_size(planned.space.at(i), planned.model) for i in range(planned.space.size)]
+    for name, bytes_of in (("flash_kB", [size.flash for size in sizes]), ("ram_kB", [size.ram for size in sizes])):
+        least = min(bytes_of) / 1000
+        DeviceLimits(study(constraints={name: least}), planned)
+        with pytest.raises(ConfigError, match=f"keeps `{name}` .*: the smallest needs {least:.1f}"):
+            DeviceLimits(study(constraints={name: least - 0.001}), planned)
+
+
 def test_a_microcontroller_has_limits_of_its_own_that_constraints_replace() -> None:
     assert DeviceLimits(study(target="mcu"), plan()).bounds == {"flash_kB": 512, "ram_kB": 128}
     config = study(target="mcu", constraints={"ram_kB": 64})
@@ -116,6 +128,14 @@ def test_a_study_file_without_a_target_says_nothing_of_it() -> None:
         ("speck", plan(ONE_BLOCK), []),
         ("speck", plan({**ONE_BLOCK, "time_steps": [2]}), ["`space.time_steps` has 2"]),
         ("speck", plan(ONE_BLOCK, image_size=160), ["160 pixels wide: the chip takes 128"]),
+        ("speck", plan(ONE_BLOCK, image_size=128), ["128 positions each way: a core has 64"]),
+        ("speck", plan(ONE_BLOCK, image_size=128, stem_stride=2), []),
+        (
+            "mcu",
+            plan({"time_steps": [25]}, static=False),
+            [f"cannot hold `stages.1.blocks.{i}.attn.lif` at 25" for i in (0, 1)],
+        ),
+        ("mcu", plan({"time_steps": [25], "stages": [], "depths": [1], "mixers": ["conv"]}, static=False), []),
         ("speck", plan(ONE_BLOCK, num_classes=16), ["16 classes: the chip reads out 15"]),
         ("speck", plan({**ONE_BLOCK, "embed_dims": [2048]}), ["`space.embed_dims` has 2048"]),
         ("speck", plan(ONE_BLOCK, stem_stride=3), ["a `stem_stride` of 1, 2, 4 or 8"]),

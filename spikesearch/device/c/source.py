@@ -114,6 +114,10 @@ void {p}_finish(int32_t logits[{u}_CLASSES]);
 
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
 #define {u}_CLASSES {form.num_classes}
 #define {u}_TIME_STEPS {self.steps}
 #define {u}_INPUT_BYTES {self.size.input} /* {frames}: [{form.in_channels}][{side}][{side}] unsigned bytes */
@@ -129,6 +133,10 @@ int {p}_classify(const uint8_t input[{u}_INPUT_BYTES]);
 {stream}
 #ifdef {u}_CHECK
 extern uint32_t {p}_checks[{u}_CHECKS]; /* checksums of what every layer did in the last run */
+#endif
+
+#ifdef __cplusplus
+}}
 #endif
 
 #endif

@@ -28,6 +28,11 @@ def problems(plan: Plan) -> Iterator[str]:
         )
     if model["image_size"] > INPUT_SIDE:
         yield f"The samples are {model['image_size']} pixels wide: the chip takes {INPUT_SIDE}. Set `data.downsample`."
+    elif -(-model["image_size"] // model.get("stem_stride", 1)) > MAP_SIDE:
+        yield (
+            f"The first layer has {-(-model['image_size'] // model.get('stem_stride', 1))} positions each way: a core "
+            f"has {MAP_SIDE}. Set a larger `stem_stride`."
+        )
     if model["num_classes"] > CLASSES:
         yield f"There are {model['num_classes']} classes: the chip reads out {CLASSES}."
     if model.get("stem", "sps") != "conv" or model.get("stem_stride", 1) not in STRIDES:
