@@ -190,12 +190,15 @@ def network_in(folder: Path) -> dict[str, Any] | None:
 
     Raises:
         ExportError: If there is something other than a network.
+        StorageError: If the folder would lie below a file.
     """
-    first = next((path for path in (folder, *folder.absolute().parents) if path.exists()), folder)
-    if first.exists() and not first.is_dir():
-        raise ExportError(f"{first} is a file; {_ADVICE}")
-    if first != folder:
+    if not folder.exists():
+        above = next((path for path in folder.absolute().parents if path.exists()), None)
+        if above is not None and not above.is_dir():
+            raise StorageError(f"Cannot write {folder}: {above} is a file. Choose a folder that is writable.")
         return None
+    if not folder.is_dir():
+        raise ExportError(f"{folder} is a file; {_ADVICE}")
     if next(folder.iterdir(), None) is None:
         return None
     try:
