@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from spikesearch.errors import SpikesearchError, StorageError
+from spikesearch.errors import CheckpointError, SpikesearchError, StorageError
 
 
 def user_path(path: str | os.PathLike[str], what: str, error: type[SpikesearchError] = StorageError) -> Path:
@@ -96,6 +96,34 @@ def read_json(path: Path, *, error: type[SpikesearchError], remedy: str, missing
         raise error(missing or f"{path} is missing; {remedy}") from None
     except (OSError, ValueError) as problem:
         raise error(f"{path} is corrupt ({problem}); {remedy}") from None
+
+
+def read_described(
+    path: Path, what: str, format_and_version: tuple[str, int], *, remedy: str, missing: str
+) -> dict[str, Any]:
+    """Return what a JSON file holds that names its format and version.
+
+    Args:
+        path: The file.
+        what: What it describes, such as ``a network``.
+        format_and_version: Its format, and the newest version of it that is understood.
+        remedy: See :func:`read_json`.
+        missing: See :func:`read_json`.
+
+    Raises:
+        CheckpointError: If it is missing, corrupt, of a newer version or of something else.
+    """
+    known, newest = format_and_version
+    facts = read_json(path, error=CheckpointError, remedy=remedy, missing=missing)
+    if not isinstance(facts, dict) or facts.get("format") != known:
+        raise CheckpointError(f"{path} does not describe {what} of spikesearch.")
+    version = facts.get("format_version")
+    if not isinstance(version, int) or version > newest:
+        raise CheckpointError(
+            f"{path} has format version {version}, newer than this spikesearch understands ({newest}); "
+            "upgrade spikesearch."
+        )
+    return facts
 
 
 def not_writable(path: Path, error: OSError) -> StorageError:

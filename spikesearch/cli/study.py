@@ -43,6 +43,7 @@ from spikesearch.cli.space import (
     chosen_preset,
 )
 from spikesearch.errors import StudyError
+from spikesearch.extensions import TARGETS
 
 app = typer.Typer(help="Create, run and read studies.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -120,8 +121,9 @@ def run(
     target: Annotated[
         str | None,
         typer.Option(
-            help="Kind of device that the network is for: mcu, fpga or speck. What it cannot run is refused before "
-            "anything is trained. By default `target` of the study file."
+            metavar=f"[{'|'.join(TARGETS.names())}]",
+            help="Kind of device that the network is for. What it cannot run is refused before anything is trained. By "
+            "default `target` of the study file.",
         ),
     ] = None,
     run_dir: RunDirOption = None,

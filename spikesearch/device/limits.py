@@ -30,9 +30,7 @@ def plan_of(supernet: Supernet, *, static: bool) -> Plan:
         supernet: The supernet.
         static: Whether its samples are images; else event frames.
     """
-    names = ("in_channels", "image_size", "num_classes", "pool_stages", "residual")
-    model = {name: getattr(supernet, name) for name in names}
-    return Plan(supernet.space, {**model, **supernet.stem_settings}, static)
+    return Plan(supernet.space, supernet.settings, static)
 
 
 class DeviceLimits:
@@ -41,20 +39,14 @@ class DeviceLimits:
     Args:
         config: The study file: its ``constraints`` and its ``target``.
         plan: What is known of its networks.
-
-    Raises:
-        ConfigError: If the target cannot run what would be searched, or no network keeps the bounds.
     """
 
     def __init__(self, config: StudyConfig, plan: Plan) -> None:
         self._plan = plan
-        if config.target is not None:
-            self._check_target(config.target)
-        target = {} if config.target is None else TARGETS[config.target].limits
+        self._target = None if config.target is None else TARGETS[config.target]
         given = {name: bound for name, bound in config.constraints.items() if name in SIZES}
-        self.bounds: dict[str, float] = {**target, **given}
+        self.bounds: dict[str, float] = {**(self._target.limits if self._target else {}), **given}
         self._size = cache(lambda arch: device_size(arch, plan.model, static=plan.static))
-        self._check_bounds()
 
     def excess(self, arch: Architecture) -> dict[str, float]:
         """Return by how many kB an architecture is beyond each bound: at most 0 where it keeps it."""
@@ -67,12 +59,16 @@ class DeviceLimits:
     def _of_parameters(self, name: str) -> Callable[[dict[str, Any]], float]:
         return lambda params: self.excess(self._plan.space.architecture(params))[name]
 
-    def _check_target(self, name: str) -> None:
-        reasons = list(TARGETS[name].problems(self._plan))
-        if reasons:
-            raise ConfigError(f"The target {name!r} cannot run what would be searched. {' '.join(reasons)}")
+    def check(self) -> None:
+        """Look at the whole space, before anything is trained.
 
-    def _check_bounds(self) -> None:
+        Raises:
+            ConfigError: If the target cannot run what would be searched, or no network keeps the bounds.
+        """
+        if target := self._target:
+            reasons = " ".join(target.problems(self._plan))
+            if reasons:
+                raise ConfigError(f"The target {target.name!r} cannot run what would be searched. {reasons}")
         for name, bound in self.bounds.items():
             smallest = self._smallest(name)
             if smallest > bound:

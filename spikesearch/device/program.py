@@ -18,8 +18,8 @@ from spikesearch.device.build import build_layout
 from spikesearch.device.layout import LARGEST, Layout
 from spikesearch.device.reference import Array, Reference, Trace
 from spikesearch.errors import CheckpointError, DataError, ExportError
-from spikesearch.io import atomic_write_bytes, atomic_write_json, read_json, user_path
-from spikesearch.nn.units import HEAD, Form
+from spikesearch.io import atomic_write_bytes, atomic_write_json, read_described, user_path
+from spikesearch.nn.units import HEAD, Form, frame_bounds
 from spikesearch.space.architecture import Architecture
 from spikesearch.space.residual import RESIDUALS
 
@@ -212,20 +212,13 @@ class Program:
             CheckpointError: If a file is missing, corrupt, of a newer version or of something else.
         """
         path = user_path(folder, "The folder", CheckpointError)
-        about = read_json(
+        about = read_described(
             path / DESCRIPTION,
-            error=CheckpointError,
+            "a program",
+            (FORMAT, FORMAT_VERSION),
             remedy="quantise the network again.",
             missing=f"{path} holds no {DESCRIPTION}; `spikesearch subnet quantise` writes one.",
         )
-        if not isinstance(about, dict) or about.get("format") != FORMAT:
-            raise CheckpointError(f"{path / DESCRIPTION} does not describe a program of spikesearch.")
-        version = about.get("format_version")
-        if not isinstance(version, int) or version > FORMAT_VERSION:
-            raise CheckpointError(
-                f"{path / DESCRIPTION} has format version {version}, newer than this spikesearch understands "
-                f"({FORMAT_VERSION}); upgrade spikesearch."
-            )
         try:
             arrays = load((path / TENSORS).read_bytes())
         except OSError as error:
@@ -249,9 +242,8 @@ class Program:
 
 def merge_frames(x: NDArray[np.float64], time_steps: int) -> NDArray[np.float64]:
     """Add up adjacent frames ``[N, F, ...]`` down to as many as there are time steps; none is dropped."""
-    frames = x.shape[1]
-    bounds = [step * frames // time_steps for step in range(time_steps + 1)]
-    return np.stack([x[:, start:end].sum(1) for start, end in pairwise(bounds)], 1)
+    bounds = pairwise(frame_bounds(x.shape[1], time_steps))
+    return np.stack([x[:, start:end].sum(1) for start, end in bounds], 1)
 
 
 def model_layout(arch: Architecture, model: Mapping[str, Any], *, static: bool = True, wide: bool = False) -> Layout:

@@ -35,7 +35,7 @@ from spikesearch.device.layout import (
 )
 from spikesearch.device.program import Program
 from spikesearch.device.reference import FIRES
-from spikesearch.nn.units import HEAD
+from spikesearch.nn.units import HEAD, frame_bounds
 
 
 def qdq_model(program: Program, *, frames: int | None, opset: int, names: tuple[str, str]) -> onnx.ModelProto:
@@ -147,9 +147,8 @@ class _Graph:
         x = self._node("Round", self._node("Add", self._node("Mul", given, self._float(std)), self._float(mean)))
         steps = [x]
         if frames is not None:
-            count = self.layout.arch.time_steps
-            bounds = [step * frames // count for step in range(count + 1)]
-            parts = [self._node("Slice", x, self._ints(a), self._ints(b), self._ints(1)) for a, b in pairwise(bounds)]
+            bounds = pairwise(frame_bounds(frames, self.layout.arch.time_steps))
+            parts = [self._node("Slice", x, self._ints(a), self._ints(b), self._ints(1)) for a, b in bounds]
             steps = [self._node("ReduceSum", part, self._ints(1), keepdims=0) for part in parts]
         zero = self._float(self._array("input.zero").reshape(1, -1, 1, 1))
         clipped = [self._node("Clip", x, self._number(0), self._number(LARGEST)) for x in steps]

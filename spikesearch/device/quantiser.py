@@ -86,7 +86,7 @@ def quantise(
     samples = calibration.detach().float().cpu()
     check_network(net)
     static = samples.ndim == 4
-    model = _settings(net)
+    model = net.plain_settings
     layout = model_layout(net.arch, model, static=static)
     ranges = _measure(net, layout, samples)
     norm = _extremes(samples, net.arch.time_steps) if normalisation is None else normalisation
@@ -127,15 +127,10 @@ def check_network(net: Spikformer) -> None:
     Raises:
         ExportError: If the network has something that the integer network lacks.
     """
-    model_layout(net.arch, _settings(net))
+    model_layout(net.arch, net.settings)
     for name, module in net.named_modules():
         if hasattr(module, "v_threshold") and not isinstance(module, PlainLIF):
             raise ExportError(f"`{name}` is a {type(module).__name__}: quantise the network itself, no copy of it.")
-
-
-def _settings(net: Spikformer) -> dict[str, Any]:
-    """Return the keyword arguments that build a network of this shape, in plain JSON types."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in net.settings.items()}
 
 
 def _extremes(samples: Tensor, time_steps: int) -> Normalisation:

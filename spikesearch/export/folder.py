@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import nn
 
 from spikesearch.errors import CheckpointError, ExportError, StorageError
-from spikesearch.io import atomic_write_bytes, atomic_write_json, read_json, sync_folder, user_path
+from spikesearch.io import atomic_write_bytes, atomic_write_json, read_described, sync_folder, user_path
 from spikesearch.nn import Spikformer
 from spikesearch.nn.lif import StatelessNeuron
 from spikesearch.nn.network import SETTINGS
@@ -103,26 +103,13 @@ def read_facts(folder: str | Path) -> dict[str, Any]:
     folder = user_path(folder, "The folder", CheckpointError)
     path = folder / FACTS
     what = f"holds no network: {FACTS} is missing" if folder.exists() else "does not exist"
-    facts = read_json(
+    return read_described(
         path,
-        error=CheckpointError,
+        "a network",
+        (FORMAT, FORMAT_VERSION),
         remedy="write the network again.",
         missing=f"{folder} {what}; `spikesearch subnet export` writes one.",
     )
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-        raise CheckpointError(f"{path} does not describe a network of spikesearch.")
-    version = facts.get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path} has format version {version}, newer than this spikesearch understands ({FORMAT_VERSION}); "
-            "upgrade spikesearch."
-        )
-    return facts
-
-
-def settings(net: Spikformer) -> dict[str, Any]:
-    """Return the keyword arguments that build a network of this shape, in plain JSON types."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in net.settings.items()}
 
 
 def describe(net: Spikformer, facts: Mapping[str, Any], files: Iterable[str] = (FACTS, WEIGHTS)) -> dict[str, Any]:
@@ -133,7 +120,7 @@ def describe(net: Spikformer, facts: Mapping[str, Any], files: Iterable[str] = (
         "files": sorted(files),
         "weights_hash": weights_hash(net),
         "architecture": net.arch.to_dict(),
-        "model": settings(net),
+        "model": net.plain_settings,
     }
     return {**own, **{key: value for key, value in facts.items() if key not in own}}
 

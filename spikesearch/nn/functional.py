@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikesearch.errors import DataError, SpaceError
-from spikesearch.nn.units import STEM_STAGES, STEMS, default_stem_stride
+from spikesearch.nn.units import STEM_STAGES, STEMS, default_stem_stride, frame_bounds
 
 ATTENTION_SCALE = 0.125  # fixed, as published: a power of two, so that it is exact
 
@@ -100,10 +100,9 @@ def time_first(x: Tensor, time_steps: int) -> Tensor:
             f"The architecture has {time_steps} time steps, but the data only {frames} frames; store more frames or "
             "take the larger `time_steps` out of the space."
         )
-    bounds = [step * frames // time_steps for step in range(time_steps + 1)]
     if frames == time_steps:
         return x.transpose(0, 1)
-    return torch.stack([x[:, start:end].sum(1) for start, end in pairwise(bounds)])
+    return torch.stack([x[:, start:end].sum(1) for start, end in pairwise(frame_bounds(frames, time_steps))])
 
 
 def check_images(x: Tensor, in_channels: int, image_size: int) -> None:

@@ -97,6 +97,17 @@ class Network(nn.Module):
         """The keyword arguments that say which stem it is: none for ``sps``, the only one there was."""
         return {} if self.stem_kind == "sps" else {"stem": self.stem_kind, "stem_stride": self.stem_stride}
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The keyword arguments that build a network of this shape."""
+        settings = {name: getattr(self, name) for name in SETTINGS if not name.startswith("stem")}
+        return settings | self.stem_settings
+
+    @property
+    def plain_settings(self) -> dict[str, Any]:
+        """The same in plain JSON types."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in self.settings.items()}
+
     def parts(self) -> list[tuple[Down | None, nn.ModuleList]]:
         """Return the way into each stage, if there is one, and its blocks."""
         if not hasattr(self, "stages"):
@@ -208,12 +219,6 @@ class Spikformer(Network):
         )
         self.arch = arch
         self.stateful = True  # neurons remember in training mode; not those of fast copies
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The keyword arguments that build a network of this shape."""
-        settings = {name: getattr(self, name) for name in SETTINGS if not name.startswith("stem")}
-        return settings | self.stem_settings
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``[N, classes]``.

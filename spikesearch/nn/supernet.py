@@ -235,15 +235,7 @@ class Supernet(Network):
         self.space.check(arch)
         self._check_stats(arch, stats)
         with torch.random.fork_rng(devices=[]):  # the first weights are overwritten: they cost no random numbers
-            net = Spikformer(
-                arch,
-                in_channels=self.in_channels,
-                image_size=self.image_size,
-                num_classes=self.num_classes,
-                pool_stages=self.pool_stages,
-                residual=self.residual,
-                **self.stem_settings,
-            )
+            net = Spikformer(arch, **self.settings)
         state: dict[str, Tensor] = {}
         for unit in self.units(arch):
             module = self.get_submodule(unit.name)

@@ -70,6 +70,11 @@ def stem_layers(stem: str, stride: int = 1) -> tuple[Layer, ...]:
     return (Layer("embed", None, Channels("channels"), "conv", size=size, stride=stride, ends_branch=True),)
 
 
+def frame_bounds(frames: int, time_steps: int) -> list[int]:
+    """Return where the frames of each time step begin, and the number of all: adjacent ones are added, none is left."""
+    return [step * frames // time_steps for step in range(time_steps + 1)]
+
+
 def default_stem_stride(image_size: int) -> int:
     """Return the smallest power of two that leaves at most 20 x 20 positions."""
     stride = 1

@@ -63,7 +63,7 @@ def storage_option(study: optuna.Study) -> str:
 
     A password is left out.
     """
-    url = getattr(backend_of(study._storage), "url", None)
+    url = url_of(study)
     return "" if url in (None, resolve_url()) else f" --storage {shlex.quote(display_url(url))}"
 
 
@@ -132,6 +132,12 @@ def backend_of(storage: BaseStorage) -> BaseStorage:
     """Return a storage without the cache that Optuna puts around a database."""
     backend: BaseStorage = getattr(storage, "_backend", storage)
     return backend
+
+
+def url_of(study: optuna.Study) -> str | None:
+    """Return the URL of the storage that a study is in; ``None`` if it has none, as memory has."""
+    url: str | None = getattr(backend_of(study._storage), "url", None)
+    return url
 
 
 def _connect(parsed: URL, engine_kwargs: dict[str, Any]) -> BaseStorage:

@@ -93,9 +93,6 @@ def device_limits(config: StudyConfig, supernet: Supernet) -> DeviceLimits:
     Args:
         config: The study file.
         supernet: Its supernet, trained or not.
-
-    Raises:
-        ConfigError: If the device cannot run what would be searched.
     """
     from spikesearch.device.limits import DeviceLimits, plan_of
 

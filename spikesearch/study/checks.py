@@ -79,7 +79,7 @@ def check_files(config: StudyConfig, data: DataBundle, folder: Path, study: optu
     from spikesearch.train.supernet import check_run_dir, discard_checkpoints, is_trained
 
     supernet = new_supernet(config, data)
-    device_limits(config, supernet)
+    device_limits(config, supernet).check()
     if study is not None and SUPERNET_HASH in study.user_attrs:
         return
     try:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from spikesearch.errors import StorageError, StudyError
 from spikesearch.io import atomic_write_json, read_json, user_path
 from spikesearch.storage.sqlite_files import is_sqlite, studies_of
-from spikesearch.storage.urls import backend_of, display_url, sqlite_path, study_folder
+from spikesearch.storage.urls import display_url, sqlite_path, study_folder, url_of
 from spikesearch.study.attributes import DATA_FINGERPRINT, RUN_DIR, STUDY_ID, SUPERNET_HASH
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def is_foreign(folder: Path, study: optuna.Study) -> bool:
 
 def database_of(study: optuna.Study) -> str:
     """Return where a study is, as folders note it: the path of its SQLite file, or the URL without password."""
-    url = getattr(backend_of(study._storage), "url", "")
+    url = url_of(study)
     path = sqlite_path(url) if url else None
     return (display_url(url) if url else "memory") if path is None else str(path)
 

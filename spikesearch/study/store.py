@@ -26,6 +26,7 @@ from spikesearch.storage.urls import (
     resolve_url,
     storage_exists,
     study_folder,
+    url_of,
 )
 from spikesearch.study import provenance
 from spikesearch.study.assembly import make_sampler
@@ -349,7 +350,7 @@ def expect_study(store: Store, name: str) -> Iterator[None]:
 
 def storage_name(study: optuna.Study) -> str:
     """Return what to call a study's storage in messages."""
-    url = getattr(backend_of(study._storage), "url", None)
+    url = url_of(study)
     return display_url(url) if url else "memory"
 
 

@@ -240,7 +240,7 @@ class _Training:
         Raises:
             ExportError: If it holds something else.
         """
-        from spikesearch.export.folder import FACTS, WEIGHTS, network_in, refuse_other, settings
+        from spikesearch.export.folder import FACTS, WEIGHTS, network_in, refuse_other
 
         there = network_in(output)
         if there is None:
@@ -251,7 +251,7 @@ class _Training:
         coming = {
             "files": sorted((FACTS, WEIGHTS)),
             "architecture": subject.arch.to_dict(),
-            "model": settings(self._like(subject)),
+            "model": self._like(subject).plain_settings,
             "data_fingerprint": self.session.data.fingerprint,
             "retrained": retrained if known == own else own,
         }

@@ -97,9 +97,9 @@ def test_the_smallest_network_of_a_space_is_found(mixers: list[str]) -> None:
     sizes = [device_size(planned.space.at(i), planned.model) for i in range(planned.space.size)]
     for name, bytes_of in (("flash_kB", [size.flash for size in sizes]), ("ram_kB", [size.ram for size in sizes])):
         least = min(bytes_of) / 1000
-        DeviceLimits(study(constraints={name: least}), planned)
+        DeviceLimits(study(constraints={name: least}), planned).check()
         with pytest.raises(ConfigError, match=f"keeps `{name}` .*: the smallest needs {least:.1f}"):
-            DeviceLimits(study(constraints={name: least - 0.001}), planned)
+            DeviceLimits(study(constraints={name: least - 0.001}), planned).check()
 
 
 def test_a_microcontroller_has_limits_of_its_own_that_constraints_replace() -> None:

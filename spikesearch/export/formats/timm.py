@@ -11,7 +11,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from spikesearch.errors import ExportError
-from spikesearch.export.folder import WEIGHTS, settings, write_weights
+from spikesearch.export.folder import WEIGHTS, write_weights
 from spikesearch.export.portable import agreement
 from spikesearch.export.registry import Export, ExportFormat, register
 from spikesearch.export.timm.network import ENTRY
@@ -68,7 +68,7 @@ def timm_config(net: Spikformer, facts: Mapping[str, Any], *, events: bool = Fal
         facts: ``class_names`` and ``normalisation`` (``mean`` and ``std`` of the raw values) are told to timm if known.
         events: Whether the network takes event frames, for which timm has no preprocessing.
     """
-    args = settings(net)
+    args = net.plain_settings
     size = [args.pop("in_channels"), args["image_size"], args.pop("image_size")]
     data: dict[str, Any] = {
         "input_size": size,
